@@ -1,0 +1,310 @@
+//! admit: sightings become admissions once a file is complete, quiet and not on record.
+//! Knows paths and fingerprints, no content.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, select};
+
+use crate::clock::{Clock, Tick};
+use crate::config::{Inbox, Watch};
+use crate::disk::{Disk, Fingerprint};
+use crate::dispose::{Disposer, Outcome};
+use crate::error::Fatal;
+use crate::ledger::{FileState, Ledger};
+use crate::parcel::{Admitted, Sighting};
+use crate::stage::Stop;
+use crate::tally::Tally;
+
+/// A file that an event called open is waited for this long after its last change, if no event calls it closed.
+const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A path as the ledger's key.
+pub fn path_key(path: &Path) -> String {
+    match path.to_str() {
+        Some(text) => text.to_owned(),
+        None => format!("bytes:{}", crate::names::hex(path.as_os_str().as_encoded_bytes())),
+    }
+}
+
+/// Decides when a file is complete. A pure state machine: it is told what was seen and when.
+#[derive(Debug)]
+pub struct Settler {
+    settle: Duration,
+    poll: bool,
+    waiting: HashMap<PathBuf, Waiting>,
+    taken: HashMap<PathBuf, Taken>,
+    scan: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    print: Fingerprint,
+    since: Tick,
+    first_scan: u64,
+    open: bool,
+}
+
+#[derive(Debug)]
+struct Taken {
+    print: Fingerprint,
+    seen_in_scan: u64,
+}
+
+impl Settler {
+    /// For the inbox's settings.
+    pub fn new(inbox: &Inbox) -> Self {
+        Settler {
+            settle: Duration::from_millis(inbox.settle_ms),
+            poll: inbox.watch == Watch::Poll,
+            waiting: HashMap::new(),
+            taken: HashMap::new(),
+            scan: 0,
+        }
+    }
+
+    /// A file was seen in this state. `open` is what an event said about it, if it was an event.
+    pub fn observe(&mut self, now: Tick, path: &Path, print: Fingerprint, open: Option<bool>) {
+        if let Some(taken) = self.taken.get_mut(path) {
+            taken.seen_in_scan = self.scan;
+            if taken.print == print {
+                return;
+            }
+            self.taken.remove(path);
+        }
+        let fresh = Waiting { print, since: now, first_scan: self.scan, open: open.unwrap_or(false) };
+        match self.waiting.get_mut(path) {
+            None => {
+                self.waiting.insert(path.to_owned(), fresh);
+            }
+            Some(waiting) if waiting.print != print => {
+                let open = open.unwrap_or(waiting.open);
+                *waiting = Waiting { open, ..fresh };
+            }
+            Some(waiting) => waiting.open = open.unwrap_or(waiting.open),
+        }
+    }
+
+    /// A file is gone.
+    pub fn forget(&mut self, path: &Path) {
+        self.waiting.remove(path);
+        self.taken.remove(path);
+    }
+
+    /// A scan came to its end. Taken files that it did not see are gone.
+    pub fn scan_end(&mut self) {
+        let scan = self.scan;
+        self.taken.retain(|_, taken| taken.seen_in_scan == scan);
+        self.scan += 1;
+    }
+
+    /// Files that look complete now. The caller looks once more and answers with `observe` or `take`.
+    pub fn due(&self, now: Tick) -> Vec<PathBuf> {
+        let due = self.waiting.iter().filter(|(_, waiting)| self.is_due(now, waiting));
+        due.map(|(path, _)| path.clone()).collect()
+    }
+
+    fn is_due(&self, now: Tick, waiting: &Waiting) -> bool {
+        let quiet = now.saturating_sub(waiting.since);
+        let scans = self.scan - waiting.first_scan;
+        // Without events, and for a file that has no content yet, two whole scans must have seen the same.
+        let two_scans = scans >= 2;
+        if waiting.open {
+            return quiet >= OPEN_PATIENCE.max(self.settle) && two_scans;
+        }
+        quiet >= self.settle && (two_scans || !(self.poll || waiting.print.bytes == 0))
+    }
+
+    /// Takes a file: it is not offered again until it changes. `false` if it changed since it was seen.
+    pub fn take(&mut self, path: &Path, print: Fingerprint) -> bool {
+        let same = self.waiting.get(path).is_some_and(|waiting| waiting.print == print);
+        if same {
+            self.waiting.remove(path);
+            self.taken.insert(path.to_owned(), Taken { print, seen_in_scan: self.scan });
+        }
+        same
+    }
+
+    /// When `due` may next have an answer.
+    pub fn deadline(&self) -> Option<Tick> {
+        let wait = |waiting: &Waiting| waiting.since + if waiting.open { OPEN_PATIENCE.max(self.settle) } else { self.settle };
+        self.waiting.values().map(wait).min()
+    }
+}
+
+/// What the admitting thread needs.
+pub struct Admission {
+    /// When files are complete.
+    pub settler: Settler,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// What is on record.
+    pub ledger: Arc<Ledger>,
+    /// Counts.
+    pub tally: Arc<Tally>,
+    /// For files whose outcome is on record but which were not moved yet.
+    pub disposer: Disposer,
+}
+
+impl Admission {
+    /// The thread.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn run(mut self, sightings: &Receiver<Sighting>, admitted: &Sender<Admitted>, stop: &Stop) -> Result<(), Fatal> {
+        let mut ticket = 0;
+        loop {
+            let now = self.clock.now();
+            let wait = self.settler.deadline().map(|at| at.saturating_sub(now)).unwrap_or(Duration::from_secs(1));
+            // Never a busy loop: files that wait for a scan are overdue all the time.
+            let wait = wait.clamp(Duration::from_millis(5), Duration::from_secs(1));
+            select! {
+                recv(sightings) -> sighting => match sighting {
+                    Ok(sighting) => self.note(&sighting),
+                    Err(_) => return Ok(()),
+                },
+                recv(stop.waker()) -> _ => return Ok(()),
+                default(wait) => {}
+            }
+            while let Ok(sighting) = sightings.try_recv() {
+                self.note(&sighting);
+            }
+            for path in self.settler.due(self.clock.now()) {
+                if !self.admit(path, &mut ticket, admitted)? || stop.is_wished() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, sighting: &Sighting) {
+        let (path, open) = match sighting {
+            Sighting::ScanEnd => return self.settler.scan_end(),
+            Sighting::Touched(path) => (path, Some(true)),
+            Sighting::Closed(path) => (path, Some(false)),
+            Sighting::Scanned(path) => (path, None),
+        };
+        match self.disk.fingerprint(path) {
+            Ok(Some(print)) => self.settler.observe(self.clock.now(), path, print, open),
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => self.settler.forget(path),
+            Err(error) => tracing::debug!(file = %path.display(), %error, "A file cannot be looked at yet."),
+        }
+    }
+
+    /// Looks once more and lets the file in. `false` if nobody takes it any more.
+    fn admit(&mut self, path: PathBuf, ticket: &mut u64, admitted: &Sender<Admitted>) -> Result<bool, Fatal> {
+        let fingerprint = match self.disk.fingerprint(&path) {
+            Ok(Some(print)) => print,
+            _ => {
+                self.settler.forget(&path);
+                return Ok(true);
+            }
+        };
+        if !self.settler.take(&path, fingerprint) {
+            self.settler.observe(self.clock.now(), &path, fingerprint, None);
+            return Ok(true);
+        }
+        if let Some(record) = self.ledger.file(&path_key(&path))?
+            && record.fingerprint == fingerprint
+            && record.state != FileState::Started
+        {
+            // The outcome was committed; a crash may have come before the file was moved.
+            let outcome = if record.state == FileState::Rejected { Outcome::Rejected } else { Outcome::Done };
+            self.disposer.dispose(&path, outcome, "again");
+            return Ok(true);
+        }
+        *ticket += 1;
+        self.tally.admit();
+        let file = Admitted { ticket: *ticket, path, fingerprint, at: self.clock.now() };
+        if admitted.send(file).is_err() {
+            // The decoders ended; the file stays where it is and is found at the next start.
+            self.tally.give_back();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Inbox;
+
+    fn print(bytes: u64) -> Fingerprint {
+        Fingerprint { inode: 1, bytes, mtime_ns: bytes as i64 }
+    }
+
+    fn secs(secs: f64) -> Tick {
+        Duration::from_secs_f64(secs)
+    }
+
+    fn settler(watch: Watch) -> Settler {
+        Settler::new(&Inbox { watch, ..Inbox::default() })
+    }
+
+    #[test]
+    fn a_growing_file_is_taken_after_it_was_quiet() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.observe(secs(0.0), path, print(1), None);
+        settler.observe(secs(0.9), path, print(2), None);
+        assert_eq!(settler.due(secs(1.5)), Vec::<PathBuf>::new());
+        assert_eq!(settler.due(secs(1.9)), [path]);
+        assert!(!settler.take(path, print(3)), "changed since");
+        assert!(settler.take(path, print(2)));
+        settler.observe(secs(5.0), path, print(2), None);
+        assert_eq!(settler.due(secs(99.0)), Vec::<PathBuf>::new(), "not twice");
+        settler.observe(secs(100.0), path, print(4), None);
+        assert_eq!(settler.due(secs(101.0)), [path], "but again with other content");
+    }
+
+    #[test]
+    fn an_open_file_waits_for_its_close() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.observe(secs(0.0), path, print(1), Some(true));
+        settler.scan_end();
+        settler.scan_end();
+        assert_eq!(settler.due(secs(30.0)), Vec::<PathBuf>::new());
+        settler.observe(secs(31.0), path, print(1), Some(false));
+        assert_eq!(settler.due(secs(31.0)), [path]);
+    }
+
+    #[test]
+    fn a_lost_close_event_does_not_hold_a_file_for_ever() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.observe(secs(0.0), path, print(1), Some(true));
+        for _ in 0..6 {
+            settler.scan_end();
+        }
+        assert_eq!(settler.due(secs(60.0)), [path]);
+    }
+
+    #[test]
+    fn without_events_two_scans_must_agree_and_so_for_empty_files() {
+        for (watch, bytes) in [(Watch::Poll, 5), (Watch::Events, 0)] {
+            let (mut settler, path) = (settler(watch), Path::new("a"));
+            settler.observe(secs(0.0), path, print(bytes), None);
+            settler.scan_end();
+            settler.observe(secs(10.0), path, print(bytes), None);
+            assert_eq!(settler.due(secs(10.0)), Vec::<PathBuf>::new());
+            settler.scan_end();
+            assert_eq!(settler.due(secs(20.0)), [path]);
+        }
+    }
+
+    #[test]
+    fn files_that_are_gone_are_forgotten() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.observe(secs(0.0), path, print(1), None);
+        assert!(settler.take(path, print(1)));
+        settler.scan_end();
+        settler.scan_end();
+        settler.observe(secs(9.0), path, print(1), None);
+        assert_eq!(settler.due(secs(10.0)), [path], "the same name and state after it was gone is a new file");
+    }
+}

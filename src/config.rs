@@ -1,0 +1,619 @@
+//! `daemon.yaml`: what was written, checked as a whole, with every problem named at its line.
+//! Knows no folder's content; `ichd check` looks at those.
+
+use std::path::{Path, PathBuf};
+
+use ichd_kernels::{Ramp, Window};
+use serde::{Deserialize, Serialize};
+
+use crate::dicom::AdmissionRules;
+use crate::limits::WINDOWS_MAX;
+use crate::yaml::{self, Step, Value};
+
+/// All settings. Field for field the keys of `daemon.yaml`, whose comments say what they mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub inbox: Inbox,
+    pub results: Results,
+    pub ledger: LedgerFile,
+    pub admission: AdmissionRules,
+    pub model: ModelChoice,
+    pub windows: Vec<WindowSetting>,
+    pub ramp: RampSetting,
+    pub batch: BatchSetting,
+    pub decode: DecodeSetting,
+    pub device: String,
+    pub log: Log,
+}
+
+/// Key `inbox`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Inbox {
+    pub path: PathBuf,
+    pub settle_ms: u64,
+    pub scan_secs: u64,
+    pub watch: Watch,
+    pub file_bytes_max: u64,
+    pub after: After,
+    pub done_path: PathBuf,
+    pub rejected_path: PathBuf,
+    pub attempts_max: u32,
+}
+
+/// How new files are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watch {
+    /// The system's file events, and scans.
+    Events,
+    /// Scans alone.
+    Poll,
+}
+
+/// What happens to a file after its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum After {
+    /// It stays.
+    Keep,
+    /// It is moved to the done or the rejected folder.
+    Move,
+    /// It is deleted; a refused one is moved to the rejected folder.
+    Delete,
+}
+
+/// Key `results`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Results {
+    pub path: PathBuf,
+    pub study_quiet_secs: u64,
+    pub smoothing: [f64; 3],
+}
+
+/// Key `ledger`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct LedgerFile {
+    pub path: PathBuf,
+}
+
+/// Key `model`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct ModelChoice {
+    pub path: PathBuf,
+    pub name: String,
+}
+
+/// One item of `windows`, in HU.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct WindowSetting {
+    pub level: f32,
+    pub width: f32,
+}
+
+/// Key `ramp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RampSetting {
+    /// level -+ width/2.
+    LinearExact,
+    /// DICOM's older rule.
+    Linear,
+}
+
+/// Key `batch`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct BatchSetting {
+    pub slices_max: usize,
+    pub wait_ms_max: u64,
+}
+
+/// Key `decode`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct DecodeSetting {
+    pub threads: usize,
+}
+
+/// Key `log`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Log {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+/// Shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            inbox: Inbox::default(),
+            results: Results::default(),
+            ledger: LedgerFile::default(),
+            admission: AdmissionRules::default(),
+            model: ModelChoice::default(),
+            windows: vec![
+                WindowSetting { level: 40.0, width: 80.0 },
+                WindowSetting { level: 80.0, width: 200.0 },
+                WindowSetting { level: 40.0, width: 380.0 },
+            ],
+            ramp: RampSetting::LinearExact,
+            batch: BatchSetting::default(),
+            decode: DecodeSetting::default(),
+            device: "auto".into(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Inbox {
+            path: "site/inbox".into(),
+            settle_ms: 1000,
+            scan_secs: 10,
+            watch: Watch::Events,
+            file_bytes_max: 512 << 20,
+            after: After::Keep,
+            done_path: "site/done".into(),
+            rejected_path: "site/rejected".into(),
+            attempts_max: 3,
+        }
+    }
+}
+
+impl Default for Results {
+    fn default() -> Self {
+        Results { path: "site/results".into(), study_quiet_secs: 60, smoothing: [0.2, 0.6, 0.2] }
+    }
+}
+
+impl Default for LedgerFile {
+    fn default() -> Self {
+        LedgerFile { path: "site/ledger.sqlite".into() }
+    }
+}
+
+impl Default for ModelChoice {
+    fn default() -> Self {
+        ModelChoice { path: "models".into(), name: "untrained".into() }
+    }
+}
+
+impl Default for BatchSetting {
+    fn default() -> Self {
+        BatchSetting { slices_max: 16, wait_ms_max: 20 }
+    }
+}
+
+impl Default for DecodeSetting {
+    fn default() -> Self {
+        DecodeSetting { threads: 0 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { format: LogFormat::Text, filter: "info".into() }
+    }
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line in the file from 1; `None` for what no line causes.
+    pub line: Option<usize>,
+    /// The key, as `inbox.settle_ms`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub sentence: String,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", problems_text(.file, .problems))]
+pub struct ConfigError {
+    /// Where it was read from.
+    pub file: PathBuf,
+    /// Everything that is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Problems as lines `file:line: key: sentence`.
+pub fn problems_text(file: &Path, problems: &[Problem]) -> String {
+    let line_text = |problem: &Problem| {
+        let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let key = if problem.key.is_empty() { String::new() } else { format!("{}: ", problem.key) };
+        format!("{}{line}: {key}{}", file.display(), problem.sentence)
+    };
+    problems.iter().map(line_text).collect::<Vec<_>>().join("\n")
+}
+
+impl Config {
+    /// Reads, checks and resolves the file at `path`; relative paths in it start at its folder.
+    ///
+    /// # Errors
+    /// The file cannot be read, or everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let fail = |problems| ConfigError { file: path.to_owned(), problems };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let sentence = format!("cannot be read: {error}. Give another file with --config, or copy daemon.yaml from the source");
+            fail(vec![Problem { line: None, key: String::new(), sentence }])
+        })?;
+        let config = Config::from_text(&text).map_err(fail)?;
+        Ok(config.resolved(path.parent().unwrap_or(Path::new(""))))
+    }
+
+    /// Reads and checks a configuration; paths stay as written.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn from_text(text: &str) -> Result<Config, Vec<Problem>> {
+        let value = yaml::parse(text).map_err(|sentence| vec![syntax_problem(sentence)])?;
+        let value = if value.is_null() { Value::Mapping(Default::default()) } else { value };
+        let known = yaml::to_value(&Config::default()).map_err(|sentence| vec![syntax_problem(sentence)])?;
+        let mut problems = Vec::new();
+        compare(&value, &known, &mut Vec::new(), &mut |path, sentence| {
+            problems.push(Problem { line: Some(yaml::line_of(text, path)), key: yaml::path_text(path), sentence });
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let config: Config = if matches!(&value, Value::Mapping(map) if map.is_empty()) {
+            Config::default()
+        } else {
+            yaml::from_text(text).map_err(|sentence| vec![syntax_problem(sentence)])?
+        };
+        config.check(&mut |key, sentence| {
+            let path = steps(key);
+            problems.push(Problem { line: Some(yaml::line_of(text, &path)), key: key.to_owned(), sentence });
+        });
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// The same with relative paths starting at `base`.
+    pub fn resolved(mut self, base: &Path) -> Config {
+        for path in [
+            &mut self.inbox.path,
+            &mut self.inbox.done_path,
+            &mut self.inbox.rejected_path,
+            &mut self.results.path,
+            &mut self.ledger.path,
+            &mut self.model.path,
+        ] {
+            if path.is_relative() {
+                *path = base.join(&*path);
+            }
+        }
+        self
+    }
+
+    /// Reports values that have the right type and still make no sense.
+    fn check(&self, report: &mut dyn FnMut(&str, String)) {
+        self.check_numbers(report);
+        self.check_windows(report);
+        self.check_folders(report);
+        if let Err(error) = crate::device::Want::parse(&self.device) {
+            report("device", error);
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
+            report("log.filter", format!("{error}; a level such as `info` would be right"));
+        }
+        if self.model.name.is_empty() || self.model.name.split('/').any(|part| crate::names::component(part) != part) {
+            report("model.name", "must be a name, or name/version, of letters, digits, dots, dashes and underscores".into());
+        }
+    }
+
+    fn check_numbers(&self, report: &mut dyn FnMut(&str, String)) {
+        let mut range = |key: &str, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                report(key, format!("{value} is not possible; {least} to {most} would be right"));
+            }
+        };
+        const DAY_SECS: u64 = 86_400;
+        range("inbox.settle_ms", self.inbox.settle_ms, 1, DAY_SECS * 1000);
+        range("inbox.scan_secs", self.inbox.scan_secs, 1, DAY_SECS);
+        range("inbox.file_bytes_max", self.inbox.file_bytes_max, 1, 1 << 40);
+        range("inbox.attempts_max", self.inbox.attempts_max.into(), 1, 1000);
+        range("results.study_quiet_secs", self.results.study_quiet_secs, 0, DAY_SECS);
+        range("admission.side_min", self.admission.side_min as u64, 1, self.admission.side_max as u64);
+        range("admission.side_max", self.admission.side_max as u64, 1, 32_768);
+        range("admission.frames_max", self.admission.frames_max as u64, 1, 100_000);
+        range("admission.inflated_bytes_max", self.admission.inflated_bytes_max, 1, 1 << 40);
+        range("batch.slices_max", self.batch.slices_max as u64, 1, 1024);
+        range("batch.wait_ms_max", self.batch.wait_ms_max, 0, 60_000);
+        range("decode.threads", self.decode.threads as u64, 0, 1024);
+        let smoothing = self.results.smoothing;
+        let sum: f64 = smoothing.iter().sum();
+        if smoothing.iter().any(|weight| !(0.0..=1.0).contains(weight)) || smoothing[1] <= 0.0 || (sum - 1.0).abs() > 1e-6 {
+            report("results.smoothing", "must be three weights from 0 to 1 that add up to 1, the middle one above 0".into());
+        }
+    }
+
+    fn check_windows(&self, report: &mut dyn FnMut(&str, String)) {
+        if self.windows.is_empty() || self.windows.len() > WINDOWS_MAX {
+            report("windows", format!("{} windows are not possible; 1 to {WINDOWS_MAX} would be right", self.windows.len()));
+        }
+        // DICOM's older ramp divides by width - 1 (PS3.3 C.11.2.1.2).
+        let least = if self.ramp == RampSetting::Linear { 1.0 } else { 0.0 };
+        for (item, window) in self.windows.iter().enumerate() {
+            if !(window.width.is_finite() && window.width > least) {
+                report(&format!("windows[{item}].width"), format!("{} is not possible; more than {least} would be right", window.width));
+            }
+            if !window.level.is_finite() {
+                report(&format!("windows[{item}].level"), "must be a number of HU".into());
+            }
+        }
+    }
+
+    fn check_folders(&self, report: &mut dyn FnMut(&str, String)) {
+        let inbox = &self.inbox.path;
+        let others = [
+            ("inbox.done_path", &self.inbox.done_path),
+            ("inbox.rejected_path", &self.inbox.rejected_path),
+            ("results.path", &self.results.path),
+            ("ledger.path", &self.ledger.path),
+            ("model.path", &self.model.path),
+        ];
+        for (key, path) in others {
+            if path.as_os_str().is_empty() {
+                report(key, "must not be empty".into());
+            } else if plain(path).starts_with(plain(inbox)) {
+                let sentence = format!(
+                    "{} lies in the inbox {}, so the daemon would read what it wrote; a folder beside the inbox would be right",
+                    path.display(),
+                    inbox.display()
+                );
+                report(key, sentence);
+            }
+        }
+        if inbox.as_os_str().is_empty() {
+            report("inbox.path", "must not be empty".into());
+        }
+        for (idx, (key, path)) in others.iter().enumerate() {
+            let twin = others[..idx].iter().find(|(_, other)| plain(other) == plain(path));
+            if let Some((other, _)) = twin {
+                report(key, format!("is the same as {other}; each needs a place of its own"));
+            }
+        }
+    }
+
+    /// The windows as the kernels take them.
+    pub fn kernel_windows(&self) -> Vec<Window> {
+        self.windows.iter().map(|window| Window { level: window.level, width: window.width }).collect()
+    }
+}
+
+impl From<RampSetting> for Ramp {
+    fn from(ramp: RampSetting) -> Self {
+        match ramp {
+            RampSetting::LinearExact => Ramp::LinearExact,
+            RampSetting::Linear => Ramp::Linear,
+        }
+    }
+}
+
+/// A path without `.` and with `..` taken back, as far as the text tells.
+fn plain(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+fn syntax_problem(sentence: String) -> Problem {
+    // The library writes "... at line 3 column 5".
+    let line = sentence.rsplit_once("at line ").and_then(|(_, tail)| tail.split_whitespace().next()?.parse().ok());
+    Problem { line, key: String::new(), sentence }
+}
+
+/// `windows[1].width` as steps.
+fn steps(key: &str) -> Vec<Step> {
+    let mut path = Vec::new();
+    for part in key.split('.') {
+        let (name, item) = part.split_once('[').unwrap_or((part, ""));
+        path.push(Step::Key(name.to_owned()));
+        if let Ok(item) = item.trim_end_matches(']').parse() {
+            path.push(Step::Item(item));
+        }
+    }
+    path
+}
+
+/// Walks what was written beside what is known and reports unknown keys and wrong kinds, all of them.
+fn compare(given: &Value, known: &Value, path: &mut Vec<Step>, report: &mut dyn FnMut(&[Step], String)) {
+    match (given, known) {
+        (Value::Mapping(given), Value::Mapping(known)) => {
+            for (key, value) in given {
+                let Some(name) = key.as_str() else {
+                    report(path, "a key that is no word".into());
+                    continue;
+                };
+                path.push(Step::Key(name.to_owned()));
+                match known.get(name) {
+                    Some(known) => compare(value, known, path, report),
+                    None => report(path, unknown_key(name, known)),
+                }
+                path.pop();
+            }
+        }
+        (Value::Sequence(given), Value::Sequence(known)) => {
+            let Some(pattern) = known.first() else { return };
+            for (item, value) in given.iter().enumerate() {
+                path.push(Step::Item(item));
+                compare(value, pattern, path, report);
+                path.pop();
+            }
+        }
+        (given, known) if kind(given) == kind(known) => {}
+        (given, known) => report(path, format!("is {}; {} would be right", kind(given), example(known))),
+    }
+}
+
+fn unknown_key(name: &str, known: &yaml::Mapping) -> String {
+    let names: Vec<&str> = known.keys().filter_map(Value::as_str).collect();
+    let near = names.iter().min_by_key(|known| edits(name, known)).filter(|known| edits(name, known) <= 3);
+    match near {
+        Some(near) => format!("is unknown; did you mean `{near}`?"),
+        None => format!("is unknown; here stand {}", names.join(", ")),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Tagged(_) => "a tagged value",
+    }
+}
+
+fn example(known: &Value) -> String {
+    let text = yaml::to_text(known).unwrap_or_default().trim().replace('\n', ", ");
+    format!("{} such as `{text}`", kind(known))
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let problems = Config::from_text(text).expect_err("must be refused");
+        problems.iter().map(|p| format!("{}|{}|{}", p.line.unwrap_or(0), p.key, p.sentence)).collect()
+    }
+
+    #[test]
+    fn the_shipped_file_is_the_default() {
+        let text = include_str!("../daemon.yaml");
+        assert_eq!(Config::from_text(text), Ok(Config::default()));
+        assert_eq!(Config::from_text(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn every_key_of_the_shipped_file_has_a_comment() {
+        let text = include_str!("../daemon.yaml");
+        let known = yaml::to_value(&Config::default()).unwrap();
+        let written = yaml::parse(text).unwrap();
+        let mut keys = Vec::new();
+        leaves(&known, &mut Vec::new(), &mut keys);
+        for key in keys {
+            let mut value = &written;
+            for step in &key {
+                let Step::Key(name) = step else { break };
+                value = value.get(name.as_str()).unwrap_or_else(|| panic!("{} is missing", yaml::path_text(&key)));
+            }
+            let line = yaml::line_of(text, &key);
+            let lines: Vec<&str> = text.lines().collect();
+            let above = lines[..line - 1].iter().rev().take(3).any(|line| line.trim_start().starts_with('#'));
+            assert!(above || lines[line - 1].contains('#'), "{} has no comment", yaml::path_text(&key));
+        }
+    }
+
+    fn leaves(value: &Value, path: &mut Vec<Step>, keys: &mut Vec<Vec<Step>>) {
+        let Value::Mapping(map) = value else {
+            keys.push(path.clone());
+            return;
+        };
+        for (key, value) in map {
+            path.push(Step::Key(key.as_str().unwrap().to_owned()));
+            leaves(value, path, keys);
+            path.pop();
+        }
+    }
+
+    #[test]
+    fn all_problems_are_named_at_once_with_their_lines() {
+        let text = "inbox:\n  setle_ms: 5\n  scan_secs: fast\nbatch: 7\nturbo: true\n";
+        assert_eq!(
+            problems(text),
+            [
+                "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
+                "3|inbox.scan_secs|is text; a number such as `10` would be right",
+                "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
+                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, batch, decode, device, log",
+            ]
+        );
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        let text = "windows:\n  - { level: 40, width: 80 }\n  - level: 80\n    width: 0\nbatch:\n  slices_max: 0\n  wait_ms_max: 5\ndevice: gpu\nresults:\n  path: site/inbox/out\n";
+        let found = problems(text);
+        assert_eq!(found[0], "6|batch.slices_max|0 is not possible; 1 to 1024 would be right");
+        assert_eq!(found[1], "4|windows[1].width|0 is not possible; more than 0 would be right");
+        assert!(found[2].starts_with("10|results.path|site/inbox/out lies in the inbox"), "{found:?}");
+        assert!(found[3].starts_with("8|device|"), "{found:?}");
+        assert_eq!(found.len(), 4);
+    }
+
+    #[test]
+    fn syntax_enum_and_integer_errors_name_the_line() {
+        assert!(problems("inbox:\n  after: burn\n")[0].starts_with("2||inbox.after: unknown variant `burn`"));
+        assert!(problems("inbox:\n  settle_ms: -5\n")[0].starts_with("2||"));
+        assert!(problems("inbox: [\n")[0].contains("line"));
+        assert!(problems("batch: {slices_max: 1}\nbatch: {slices_max: 2}\n")[0].contains("duplicate"));
+    }
+
+    #[test]
+    fn one_folder_cannot_serve_twice() {
+        let text = "inbox:\n  done_path: here\n  rejected_path: ./here\n";
+        assert_eq!(problems(text), ["3|inbox.rejected_path|is the same as inbox.done_path; each needs a place of its own"]);
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_file() {
+        let config = Config::default().resolved(Path::new("/etc/ichd"));
+        assert_eq!(config.inbox.path, Path::new("/etc/ichd/site/inbox"));
+    }
+}

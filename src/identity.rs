@@ -1,0 +1,95 @@
+//! What makes two slices the same picture. Knows no file.
+
+use sha2::{Digest, Sha256};
+
+use crate::names::hex;
+use crate::slice::{Pixels, Slice};
+
+/// SHA-256 over what the slice shows: size, stored values, sign, stored bits, inversion, padding and rescale.
+/// The transfer syntax and every identifier are left out.
+pub fn picture_digest(slice: &Slice) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"ichd.picture.v1");
+    let signed = matches!(slice.pixels, Pixels::I16(_));
+    hash.update((slice.rows as u64).to_le_bytes());
+    hash.update((slice.columns as u64).to_le_bytes());
+    hash.update([u8::from(signed), u8::from(slice.inverted)]);
+    hash.update(slice.rescale.slope.to_le_bytes());
+    hash.update(slice.rescale.intercept.to_le_bytes());
+    if slice.inverted {
+        hash.update(slice.bits_stored.to_le_bytes());
+    }
+    if let Some(padding) = &slice.padding {
+        hash.update(padding.start().to_le_bytes());
+        hash.update(padding.end().to_le_bytes());
+    }
+    hash_pixels(&mut hash, &slice.pixels);
+    hex(&hash.finalize())
+}
+
+fn hash_pixels(hash: &mut Sha256, pixels: &Pixels) {
+    let mut block = [0u8; 4096];
+    let mut update = |values: &mut dyn Iterator<Item = [u8; 2]>| {
+        let mut used = 0;
+        for pair in values {
+            block[used..used + 2].copy_from_slice(&pair);
+            used += 2;
+            if used == block.len() {
+                hash.update(block);
+                used = 0;
+            }
+        }
+        hash.update(&block[..used]);
+    };
+    match pixels {
+        Pixels::I16(values) => update(&mut values.iter().map(|value| value.to_le_bytes())),
+        Pixels::U16(values) => update(&mut values.iter().map(|value| value.to_le_bytes())),
+    }
+}
+
+/// SHA-256 of bytes, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slice::{Geometry, Rescale, SliceIds};
+
+    fn slice() -> Slice {
+        Slice {
+            ids: SliceIds::default(),
+            pixels: Pixels::I16(vec![1, -2, 3, 4]),
+            rows: 2,
+            columns: 2,
+            bits_stored: 16,
+            rescale: Rescale { slope: 1.0, intercept: -1024.0 },
+            inverted: false,
+            padding: None,
+            geometry: Geometry::default(),
+            transfer_syntax: "1.2.840.10008.1.2.1".into(),
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_encoding_does_not_count_but_the_picture_does() {
+        let plain = picture_digest(&slice());
+        let other_encoding = Slice { transfer_syntax: "1.2.840.10008.1.2.5".into(), ..slice() };
+        assert_eq!(picture_digest(&other_encoding), plain);
+        let changes: [fn(&mut Slice); 6] = [
+            |slice| slice.pixels = Pixels::I16(vec![1, -2, 3, 5]),
+            |slice| slice.pixels = Pixels::U16(vec![1, 65534, 3, 4]),
+            |slice| (slice.rows, slice.columns) = (1, 4),
+            |slice| slice.rescale.intercept = -1000.0,
+            |slice| slice.inverted = true,
+            |slice| slice.padding = Some(4..=4),
+        ];
+        for change in changes {
+            let mut changed = slice();
+            change(&mut changed);
+            assert_ne!(picture_digest(&changed), plain);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! window and infer: batches become logits on the one device. One thread owns it. Knows no file.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use crossbeam_channel::{Receiver, Sender};
+use ichd_kernels::{SliceView, StoredPixels, WindowPlan, ct_window};
+use ichd_plugin::backbone::Backbone;
+use ichd_plugin::label::N_LABELS;
+
+use crate::clock::{Clock, Tick};
+use crate::device::Chosen;
+use crate::error::{Exit, Fatal};
+use crate::model::Model;
+use crate::parcel::{Arrival, Batch, Scored};
+use crate::slice::{Pixels, Slice};
+use crate::tally::Tally;
+
+/// A model on a device, with its preprocessing.
+pub struct Engine {
+    backbone: Box<dyn Backbone>,
+    device: Device,
+    plan: WindowPlan,
+    channels: usize,
+}
+
+/// The device or the model failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model does not fit its backbone.
+    #[error("the model cannot be used: {0}")]
+    Model(String),
+    /// A slice that the kernels refuse although it was admitted: a bug.
+    #[error("windowing failed: {0}; this is a bug")]
+    Window(String),
+    /// The device did not answer.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// Logits of a batch and what they took.
+#[derive(Clone, Debug)]
+pub struct EngineOutput {
+    /// Logits of each slice in label order; possibly not finite.
+    pub logits: Vec<[f32; N_LABELS]>,
+    /// Time for windowing and resizing.
+    pub window_time: Tick,
+    /// Time for the network.
+    pub infer_time: Tick,
+}
+
+impl Engine {
+    /// Puts the model on the device.
+    ///
+    /// # Errors
+    /// The weights do not fit the backbone, or the preprocessing makes no sense.
+    pub fn new(model: &Model, chosen: &Chosen) -> Result<Engine, EngineError> {
+        let mut backbone = (model.spec.infer)(&chosen.device);
+        backbone.load(&model.weights).map_err(|error| EngineError::Model(error.to_string()))?;
+        let preprocessing = &model.card.preprocessing;
+        let plan = WindowPlan::new(
+            &preprocessing.windows,
+            preprocessing.ramp,
+            preprocessing.side,
+            &preprocessing.mean,
+            &preprocessing.std,
+        )
+        .map_err(|error| EngineError::Model(error.to_string()))?;
+        Ok(Engine { backbone, device: chosen.device.clone(), plan, channels: preprocessing.windows.len() })
+    }
+
+    /// Scores slices, at least one.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn score(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<EngineOutput, EngineError> {
+        let begun = clock.now();
+        let images = self.window(slices)?;
+        let windowed = clock.now();
+        let logits = self.backbone.forward(images);
+        let values = logits
+            .try_into_data()
+            .map_err(|error| EngineError::Device(format!("{error:?}")))?
+            .to_vec::<f32>()
+            .map_err(|error| EngineError::Device(format!("{error:?}")))?;
+        let (rows, rest) = values.as_chunks::<N_LABELS>();
+        if rows.len() != slices.len() || !rest.is_empty() {
+            return Err(EngineError::Device(format!("{} logits for {} slices", values.len(), slices.len())));
+        }
+        let ended = clock.now();
+        Ok(EngineOutput { logits: rows.to_vec(), window_time: windowed - begun, infer_time: ended - windowed })
+    }
+
+    /// `[n, channels, side, side]` in channels-last memory.
+    fn window(&self, slices: &[&Slice]) -> Result<Tensor<4>, EngineError> {
+        let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
+        let side = self.plan.side();
+        let mut memory = vec![0.0f32; slices.len() * side * side * self.channels];
+        ct_window(&self.plan, &views, &mut memory).map_err(|error| EngineError::Window(error.to_string()))?;
+        let data = TensorData::new(memory, [slices.len(), side, side, self.channels]);
+        Ok(Tensor::<4>::from_data(data, &self.device).permute([0, 3, 1, 2]))
+    }
+}
+
+/// A slice as the kernels take it: the whole of it.
+pub fn view(slice: &Slice) -> SliceView<'_> {
+    let pixels = match &slice.pixels {
+        Pixels::I16(values) => StoredPixels::I16(values),
+        Pixels::U16(values) => StoredPixels::U16(values),
+    };
+    SliceView {
+        pixels,
+        rows: slice.rows,
+        columns: slice.columns,
+        slope: slice.rescale.slope,
+        intercept: slice.rescale.intercept,
+        bits_stored: slice.bits_stored,
+        inverted: slice.inverted,
+        padding: slice.padding.clone(),
+        ..SliceView::default()
+    }
+}
+
+/// The thread.
+///
+/// # Errors
+/// The device failed: the process must be started again.
+pub fn run(
+    mut engine: Engine,
+    clock: &Arc<dyn Clock>,
+    tally: &Tally,
+    batches: &Receiver<Batch>,
+    record: &Sender<Arrival>,
+) -> Result<(), Fatal> {
+    for Batch { mut works } in batches {
+        let begun_at = clock.now();
+        let slices: Vec<&Slice> = works.iter().map(|work| &work.slice).collect();
+        // A faulted device makes the tensor library panic; the process cannot go on with it, but it can say so.
+        let scored = catch_unwind(AssertUnwindSafe(|| engine.score(&slices, clock.as_ref())));
+        let output = match scored {
+            Ok(Ok(output)) => output,
+            Ok(Err(error @ EngineError::Device(_))) => return Err(Fatal::new(Exit::Device, error.to_string())),
+            Ok(Err(error)) => return Err(Fatal::new(Exit::Bug, error.to_string())),
+            Err(_) => return Err(Fatal::new(Exit::Device, "the device failed in the middle of a batch")),
+        };
+        tally.scored(works.len());
+        for work in &mut works {
+            work.slice.pixels = Pixels::I16(Vec::new());
+        }
+        let EngineOutput { logits, window_time, infer_time } = output;
+        let scored = Scored { works, logits, begun_at, window_time, infer_time };
+        if record.send(Arrival::Scored(scored)).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

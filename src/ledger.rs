@@ -1,0 +1,487 @@
+//! The durable record of what happened to every file and slice: one SQLite database.
+//! Knows no pixels and no results folder.
+//!
+//! Tables:
+//! - `files`: one row per path in the inbox, with the state of its latest content.
+//! - `slices`: one row per finished slice; `seq` numbers them in the order they were finished.
+//! - `studies`: studies whose summary is not up to date.
+//! - `meta`: the schema's version and how far the daily log has come.
+//!
+//! Two connections share the file: `durable` syncs every commit (outcomes), `quick` only at checkpoints (attempts: they must
+//! outlive the process, not a power cut). Write-ahead logging lets operators read at any time.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use crate::disk::Fingerprint;
+
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY,
+    inode INTEGER NOT NULL, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('started', 'done', 'duplicate', 'rejected')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    sha256 TEXT, code TEXT, sentence TEXT, updated TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_sha256 ON files (sha256);
+CREATE TABLE IF NOT EXISTS slices (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    study TEXT NOT NULL, series TEXT NOT NULL, instance TEXT NOT NULL, frame INTEGER NOT NULL,
+    picture TEXT NOT NULL, scorer TEXT NOT NULL, logits TEXT NOT NULL,
+    file_sha256 TEXT NOT NULL, result TEXT NOT NULL, updated TEXT NOT NULL,
+    UNIQUE (study, instance, frame)
+);
+CREATE INDEX IF NOT EXISTS slices_instance ON slices (instance, frame);
+CREATE INDEX IF NOT EXISTS slices_picture ON slices (picture, scorer);
+CREATE INDEX IF NOT EXISTS slices_file ON slices (file_sha256);
+CREATE TABLE IF NOT EXISTS studies (study TEXT PRIMARY KEY, revision INTEGER NOT NULL, dirty INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// The ledger could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// SQLite's own account.
+    #[error("the ledger: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Written by a newer program.
+    #[error("the ledger has schema version {found}, this program knows {SCHEMA_VERSION}")]
+    Version {
+        /// What stands in the file.
+        found: i64,
+    },
+}
+
+/// What is on record about one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRecord {
+    /// The content that the record speaks of.
+    pub fingerprint: Fingerprint,
+    /// How far it came.
+    pub state: FileState,
+    /// Times that decoding it was begun and not finished.
+    pub attempts: u32,
+}
+
+/// How far a file came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// Work was begun; no outcome yet.
+    Started,
+    /// Results written.
+    Done,
+    /// Every picture in it was known.
+    Duplicate,
+    /// Refused.
+    Rejected,
+}
+
+impl FileState {
+    const fn word(self) -> &'static str {
+        match self {
+            FileState::Started => "started",
+            FileState::Done => "done",
+            FileState::Duplicate => "duplicate",
+            FileState::Rejected => "rejected",
+        }
+    }
+
+    fn from_word(word: &str) -> FileState {
+        match word {
+            "done" => FileState::Done,
+            "duplicate" => FileState::Duplicate,
+            "rejected" => FileState::Rejected,
+            _ => FileState::Started,
+        }
+    }
+}
+
+/// Which picture a slice shows and who scored it: together they name a piece of work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WorkKey {
+    /// Digest of stored values, size and rescale.
+    pub picture: String,
+    /// Digest of model and preprocessing.
+    pub scorer: String,
+}
+
+/// A finished slice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SliceRecord {
+    /// StudyInstanceUID as in the file.
+    pub study: String,
+    /// SeriesInstanceUID as in the file.
+    pub series: String,
+    /// SOPInstanceUID as in the file.
+    pub instance: String,
+    /// Frame from 1, 0 for a single-frame instance.
+    pub frame: u32,
+    /// What was scored by whom.
+    pub key: WorkKey,
+    /// Logits in label order.
+    pub logits: Vec<f32>,
+    /// SHA-256 of the file it came from.
+    pub file_sha256: String,
+    /// Result file, relative to the results folder.
+    pub result: String,
+}
+
+/// The final state of one file, to be committed together with its slices.
+#[derive(Clone, Debug)]
+pub struct FileOutcome {
+    /// Path as the watcher saw it.
+    pub path: String,
+    /// The content it speaks of.
+    pub fingerprint: Fingerprint,
+    /// `Done`, `Duplicate` or `Rejected`.
+    pub state: FileState,
+    /// SHA-256 of the file, where it was read.
+    pub sha256: Option<String>,
+    /// Code of a rejection.
+    pub code: Option<String>,
+    /// Sentence of a rejection.
+    pub sentence: Option<String>,
+}
+
+/// The open database.
+#[derive(Debug)]
+pub struct Ledger {
+    durable: Mutex<Connection>,
+    quick: Mutex<Connection>,
+}
+
+impl Ledger {
+    /// Opens or makes the ledger at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be opened, is damaged, or was written by a newer program.
+    pub fn open(path: &Path) -> Result<Ledger, LedgerError> {
+        let durable = connect(path, "FULL")?;
+        durable.execute_batch(SCHEMA)?;
+        let found = meta(&durable, "schema")?;
+        match found {
+            None => set_meta(&durable, "schema", SCHEMA_VERSION)?,
+            Some(SCHEMA_VERSION) => {}
+            Some(found) => return Err(LedgerError::Version { found }),
+        }
+        let quick = connect(path, "NORMAL")?;
+        Ok(Ledger { durable: Mutex::new(durable), quick: Mutex::new(quick) })
+    }
+
+    /// What is on record about `path`.
+    pub fn file(&self, path: &str) -> Result<Option<FileRecord>, LedgerError> {
+        let quick = lock(&self.quick);
+        let mut query = quick.prepare_cached("SELECT inode, bytes, mtime_ns, state, attempts FROM files WHERE path = ?")?;
+        Ok(query.query_row([path], file_record).optional()?)
+    }
+
+    /// Counts the begin of an attempt at a file, before it is made, and returns how many have been begun with this content.
+    pub fn begin(&self, path: &str, print: Fingerprint, now: &str) -> Result<u32, LedgerError> {
+        let quick = lock(&self.quick);
+        let mut insert = quick.prepare_cached(
+            "INSERT INTO files (path, inode, bytes, mtime_ns, state, attempts, updated) VALUES (?1, ?2, ?3, ?4, 'started', 1, ?5)
+             ON CONFLICT (path) DO UPDATE SET
+               attempts = CASE WHEN state = 'started' AND inode = ?2 AND bytes = ?3 AND mtime_ns = ?4 THEN attempts + 1 ELSE 1 END,
+               inode = ?2, bytes = ?3, mtime_ns = ?4, state = 'started', sha256 = NULL, code = NULL, sentence = NULL, updated = ?5
+             RETURNING attempts",
+        )?;
+        let row = params![path, print.inode as i64, print.bytes as i64, print.mtime_ns, now];
+        Ok(insert.query_row(row, |row| row.get(0))?)
+    }
+
+    /// Forgets an attempt that ended without an outcome: the file was not complete yet.
+    pub fn forget(&self, path: &str) -> Result<(), LedgerError> {
+        lock(&self.quick).execute("DELETE FROM files WHERE path = ? AND state = 'started'", [path])?;
+        Ok(())
+    }
+
+    /// Whether a file with this digest was finished: all its slices are on record.
+    pub fn is_file_finished(&self, sha256: &str) -> Result<bool, LedgerError> {
+        let quick = lock(&self.quick);
+        let mut query =
+            quick.prepare_cached("SELECT EXISTS (SELECT 1 FROM files WHERE sha256 = ? AND state IN ('done', 'duplicate'))")?;
+        Ok(query.query_row([sha256], |row| row.get(0))?)
+    }
+
+    /// All slices that came from a file with this digest and were scored by `scorer`.
+    pub fn slices_of_file(&self, sha256: &str, scorer: &str) -> Result<Vec<SliceRecord>, LedgerError> {
+        self.slices("file_sha256 = ?1 AND scorer = ?2", &[&sha256, &scorer])
+    }
+
+    /// All slices of a study.
+    pub fn slices_of_study(&self, study: &str) -> Result<Vec<SliceRecord>, LedgerError> {
+        self.slices("study = ?1", &[&study])
+    }
+
+    /// All slices with this SOPInstanceUID and frame, whatever study they claim.
+    pub fn slices_of_instance(&self, instance: &str, frame: u32) -> Result<Vec<SliceRecord>, LedgerError> {
+        self.slices("instance = ?1 AND frame = ?2", &[&instance, &frame])
+    }
+
+    /// A slice that shows this picture and was scored by this scorer.
+    pub fn slice_of_picture(&self, key: &WorkKey) -> Result<Option<SliceRecord>, LedgerError> {
+        let mut found = self.slices("picture = ?1 AND scorer = ?2 ORDER BY seq LIMIT 1", &[&key.picture, &key.scorer])?;
+        Ok(found.pop())
+    }
+
+    fn slices(&self, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<SliceRecord>, LedgerError> {
+        let quick = lock(&self.quick);
+        let sql = format!(
+            "SELECT study, series, instance, frame, picture, scorer, logits, file_sha256, result FROM slices WHERE {condition}"
+        );
+        let mut query = quick.prepare_cached(&sql)?;
+        let rows = query.query_map(values, slice_record)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Commits outcomes and their slices in one synced transaction. Returns the sequence number of each slice.
+    pub fn commit(&self, files: &[FileOutcome], slices: &[SliceRecord], now: &str) -> Result<Vec<i64>, LedgerError> {
+        let mut durable = lock(&self.durable);
+        let transaction = durable.transaction()?;
+        let mut seqs = Vec::with_capacity(slices.len());
+        for slice in slices {
+            seqs.push(put_slice(&transaction, slice, now)?);
+            transaction
+                .prepare_cached(
+                    "INSERT INTO studies (study, revision, dirty) VALUES (?, 0, 1) ON CONFLICT (study) DO UPDATE SET dirty = 1",
+                )?
+                .execute([&slice.study])?;
+        }
+        for file in files {
+            put_file(&transaction, file, now)?;
+        }
+        transaction.commit()?;
+        Ok(seqs)
+    }
+
+    /// Studies whose summary must be written.
+    pub fn dirty_studies(&self) -> Result<Vec<String>, LedgerError> {
+        let quick = lock(&self.quick);
+        let mut query = quick.prepare("SELECT study FROM studies WHERE dirty = 1")?;
+        let rows = query.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How often the summary of a study was written before.
+    pub fn revision(&self, study: &str) -> Result<u32, LedgerError> {
+        let quick = lock(&self.quick);
+        let revision = quick
+            .query_row("SELECT revision FROM studies WHERE study = ?", [study], |row| row.get(0))
+            .optional()?;
+        Ok(revision.unwrap_or(0))
+    }
+
+    /// The summary of a study was written, as this revision.
+    pub fn study_written(&self, study: &str, revision: u32) -> Result<(), LedgerError> {
+        let sql = "UPDATE studies SET dirty = 0, revision = ? WHERE study = ?";
+        lock(&self.durable).execute(sql, params![revision, study])?;
+        Ok(())
+    }
+
+    /// The last sequence number known to be in the daily log.
+    pub fn logged(&self) -> Result<i64, LedgerError> {
+        Ok(meta(&lock(&self.quick), "logged")?.unwrap_or(0))
+    }
+
+    /// The daily log has come to `seq`.
+    pub fn set_logged(&self, seq: i64) -> Result<(), LedgerError> {
+        set_meta(&lock(&self.quick), "logged", seq)
+    }
+
+    /// Slices after `seq` with their numbers, in order.
+    pub fn slices_after(&self, seq: i64) -> Result<Vec<(i64, SliceRecord)>, LedgerError> {
+        let quick = lock(&self.quick);
+        let mut query = quick.prepare(
+            "SELECT study, series, instance, frame, picture, scorer, logits, file_sha256, result, seq FROM slices
+             WHERE seq > ? ORDER BY seq",
+        )?;
+        let rows = query.query_map([seq], |row| Ok((row.get(9)?, slice_record(row)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Number of files in each state, for reports.
+    pub fn file_counts(&self) -> Result<Vec<(String, u64)>, LedgerError> {
+        let quick = lock(&self.quick);
+        let mut query = quick.prepare("SELECT state, count(*) FROM files GROUP BY state ORDER BY state")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+fn connect(path: &Path, synchronous: &str) -> Result<Connection, LedgerError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(30))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    Ok(connection)
+}
+
+/// A panic while the lock was held cannot leave a transaction half done: it rolls back when dropped.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn meta(connection: &Connection, key: &str) -> Result<Option<i64>, LedgerError> {
+    Ok(connection.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0)).optional()?)
+}
+
+fn set_meta(connection: &Connection, key: &str, value: i64) -> Result<(), LedgerError> {
+    let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+    connection.execute(sql, params![key, value])?;
+    Ok(())
+}
+
+fn file_record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
+    let state: String = row.get(3)?;
+    Ok(FileRecord {
+        fingerprint: Fingerprint {
+            inode: row.get::<_, i64>(0)? as u64,
+            bytes: row.get::<_, i64>(1)? as u64,
+            mtime_ns: row.get(2)?,
+        },
+        state: FileState::from_word(&state),
+        attempts: row.get(4)?,
+    })
+}
+
+fn slice_record(row: &Row<'_>) -> rusqlite::Result<SliceRecord> {
+    let logits: String = row.get(6)?;
+    let logits = serde_json::from_str(&logits)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(6, rusqlite::types::Type::Text, Box::new(e)))?;
+    Ok(SliceRecord {
+        study: row.get(0)?,
+        series: row.get(1)?,
+        instance: row.get(2)?,
+        frame: row.get(3)?,
+        key: WorkKey { picture: row.get(4)?, scorer: row.get(5)? },
+        logits,
+        file_sha256: row.get(7)?,
+        result: row.get(8)?,
+    })
+}
+
+fn put_slice(transaction: &Transaction<'_>, slice: &SliceRecord, now: &str) -> Result<i64, LedgerError> {
+    // A later model replaces the row and takes a new number, so that the daily log tells of it.
+    transaction
+        .prepare_cached("DELETE FROM slices WHERE study = ? AND instance = ? AND frame = ?")?
+        .execute(params![slice.study, slice.instance, slice.frame])?;
+    let logits = serde_json::to_string(&slice.logits).unwrap_or_default();
+    transaction
+        .prepare_cached(
+            "INSERT INTO slices (study, series, instance, frame, picture, scorer, logits, file_sha256, result, updated)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            slice.study,
+            slice.series,
+            slice.instance,
+            slice.frame,
+            slice.key.picture,
+            slice.key.scorer,
+            logits,
+            slice.file_sha256,
+            slice.result,
+            now
+        ])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+fn put_file(transaction: &Transaction<'_>, file: &FileOutcome, now: &str) -> Result<(), LedgerError> {
+    let print = file.fingerprint;
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO files (path, inode, bytes, mtime_ns, state, attempts, sha256, code, sentence, updated)
+             VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            file.path,
+            print.inode as i64,
+            print.bytes as i64,
+            print.mtime_ns,
+            file.state.word(),
+            file.sha256,
+            file.code,
+            file.sentence,
+            now
+        ])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINT: Fingerprint = Fingerprint { inode: 7, bytes: 100, mtime_ns: 5 };
+
+    fn slice(instance: &str, picture: &str) -> SliceRecord {
+        SliceRecord {
+            study: "s".into(),
+            series: "r".into(),
+            instance: instance.into(),
+            frame: 0,
+            key: WorkKey { picture: picture.into(), scorer: "m".into() },
+            logits: vec![-1.5, 0.25],
+            file_sha256: "f".into(),
+            result: format!("s/{instance}.json"),
+        }
+    }
+
+    #[test]
+    fn attempts_are_counted_per_content_and_end_with_an_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.sqlite")).unwrap();
+        assert_eq!(ledger.begin("a", PRINT, "t").unwrap(), 1);
+        assert_eq!(ledger.begin("a", PRINT, "t").unwrap(), 2);
+        let grown = Fingerprint { bytes: 101, ..PRINT };
+        assert_eq!(ledger.begin("a", grown, "t").unwrap(), 1);
+        let outcome = FileOutcome {
+            path: "a".into(),
+            fingerprint: grown,
+            state: FileState::Done,
+            sha256: Some("f".into()),
+            code: None,
+            sentence: None,
+        };
+        ledger.commit(&[outcome], &[], "t").unwrap();
+        let record = ledger.file("a").unwrap().unwrap();
+        assert_eq!((record.state, record.attempts, record.fingerprint), (FileState::Done, 0, grown));
+        assert_eq!(ledger.begin("a", grown, "t").unwrap(), 1);
+    }
+
+    #[test]
+    fn slices_are_found_again_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.sqlite");
+        let (a, b) = (slice("a", "p1"), slice("b", "p2"));
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.commit(&[], &[a.clone(), b.clone()], "t").unwrap(), [1, 2]);
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.slice_of_picture(&a.key).unwrap(), Some(a.clone()));
+        assert_eq!(ledger.slices_of_study("s").unwrap().len(), 2);
+        assert_eq!(ledger.slices_of_file("f", "m").unwrap().len(), 2);
+        assert_eq!(ledger.slices_of_file("f", "other").unwrap(), []);
+        assert_eq!(ledger.slices_after(1).unwrap(), [(2, b)]);
+        assert_eq!(ledger.dirty_studies().unwrap(), ["s"]);
+        ledger.study_written("s", 1).unwrap();
+        assert_eq!(ledger.dirty_studies().unwrap(), Vec::<String>::new());
+        assert_eq!(ledger.commit(&[], &[a], "t").unwrap(), [3], "a replaced slice gets a new number");
+        assert_eq!(ledger.revision("s").unwrap(), 1);
+        ledger.set_logged(3).unwrap();
+        assert_eq!(ledger.logged().unwrap(), 3);
+    }
+
+    #[test]
+    fn a_newer_ledger_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.sqlite");
+        drop(Ledger::open(&path).unwrap());
+        Connection::open(&path).unwrap().execute("UPDATE meta SET value = 99 WHERE key = 'schema'", []).unwrap();
+        assert!(matches!(Ledger::open(&path), Err(LedgerError::Version { found: 99 })));
+    }
+}

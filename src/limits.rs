@@ -1,0 +1,27 @@
+//! Every bound that is no setting, with the reason for its size.
+
+/// Sightings and admissions that may wait between the watcher and the decoders. A path is small; more would only hide back-pressure.
+pub const ADMITTED_QUEUE: usize = 64;
+
+/// Batches that may wait for the device: one is prefetched while another computes.
+pub const DEVICE_QUEUE: usize = 1;
+
+/// Messages that may wait to be recorded. A scored batch is one message, a rejection too.
+pub const RECORD_QUEUE: usize = 64;
+
+/// Longest identifier that is used as a file name as it stands.
+pub const NAME_LEN_MAX: usize = 64;
+
+/// Deepest folder below the inbox that is scanned.
+pub const INBOX_DEPTH_MAX: usize = 32;
+
+/// Times that a failed write is tried again before the daemon gives up with exit code 74.
+pub const WRITE_ATTEMPTS: u32 = 5;
+
+/// First pause between two such tries; it doubles each time.
+pub const WRITE_PAUSE_MS: u64 = 100;
+
+/// Most windows, and so input channels.
+pub const WINDOWS_MAX: usize = 16;
+
+const _: () = assert!(DEVICE_QUEUE >= 1 && RECORD_QUEUE >= 1 && ADMITTED_QUEUE >= 1);

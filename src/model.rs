@@ -1,0 +1,379 @@
+//! Models on disk: a trained set of weights of one backbone, with everything needed to use it as it was trained.
+//! Knows no device.
+//!
+//! `<models>/<name>/<version>/{model.yaml, weights.safetensors}`. What does not fit is refused with the reason.
+
+use std::path::{Path, PathBuf};
+
+use ichd_kernels::{Ramp, Window};
+use ichd_plugin::label::{Label, N_LABELS};
+use ichd_plugin::spec::BackboneSpec;
+use ichd_plugin::weights::Weights;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::config::{Config, RampSetting, WindowSetting};
+use crate::identity::sha256;
+use crate::registry;
+use crate::results::{by_label, sigmoid};
+use crate::yaml;
+
+/// Changes whenever the same file and settings would give other network inputs.
+pub const PREPROCESSING_VERSION: u32 = 1;
+
+/// The word that selects the built-in model with arbitrary weights.
+pub const UNTRAINED: &str = "untrained";
+const UNTRAINED_BACKBONE: &str = "mobilenet_v2";
+const UNTRAINED_SEED: u64 = 2019;
+
+/// Channel means and deviations of ImageNet, which the pretrained backbones expect.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// See [`IMAGENET_MEAN`].
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// `model.yaml`, key for key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Manifest {
+    pub schema: String,
+    pub backbone: String,
+    pub trained: bool,
+    pub input_side: usize,
+    pub windows: Vec<WindowSetting>,
+    pub ramp: RampSetting,
+    pub resampling: String,
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+    pub labels: Vec<String>,
+    pub preprocessing_version: u32,
+    pub weights_sha256: String,
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
+    /// Probability at or above which a label counts as found, in label order.
+    #[serde(default)]
+    pub operating_points: Option<[f32; N_LABELS]>,
+    #[serde(default)]
+    pub metrics: yaml::Value,
+    #[serde(default)]
+    pub data_sha256: Option<String>,
+    #[serde(default)]
+    pub training: yaml::Value,
+    #[serde(default)]
+    pub program: Option<String>,
+}
+
+const MANIFEST_SCHEMA: &str = "ichd.model.v1";
+const RESAMPLING: &str = "bilinear_antialias";
+
+/// Platt scaling per label: probability = sigmoid(scale * logit + shift).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Calibration {
+    pub scale: [f32; N_LABELS],
+    pub shift: [f32; N_LABELS],
+}
+
+/// From stored pixels to the network's input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocessing {
+    /// Intensity windows, one channel each.
+    pub windows: Vec<Window>,
+    /// Their ramp.
+    pub ramp: Ramp,
+    /// Side of the network's input in pixels.
+    pub side: usize,
+    /// Mean per channel.
+    pub mean: Vec<f32>,
+    /// Deviation per channel.
+    pub std: Vec<f32>,
+}
+
+/// All facts about a loaded model that results repeat.
+#[derive(Clone, Debug)]
+pub struct ModelCard {
+    /// Folder name, or `untrained`.
+    pub name: String,
+    /// Version folder.
+    pub version: String,
+    /// SHA-256 of the weights.
+    pub sha256: String,
+    /// Name of the backbone.
+    pub backbone: &'static str,
+    /// Whether the weights were trained at all.
+    pub trained: bool,
+    /// How its input is made.
+    pub preprocessing: Preprocessing,
+    /// How its logits become probabilities.
+    pub calibration: Option<Calibration>,
+    /// When a label counts as found.
+    pub operating_points: Option<[f32; N_LABELS]>,
+}
+
+/// A model ready to be put on a device.
+pub struct Model {
+    /// Its facts.
+    pub card: ModelCard,
+    /// Its architecture.
+    pub spec: &'static BackboneSpec,
+    /// Its weights.
+    pub weights: Weights,
+}
+
+/// A model that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the model {name}: {sentence}")]
+pub struct ModelError {
+    /// Which.
+    pub name: String,
+    /// Why, and what would be right.
+    pub sentence: String,
+}
+
+impl Preprocessing {
+    /// The part of a result that says how the input was made.
+    pub fn to_json(&self) -> Value {
+        let windows: Vec<Value> = self.windows.iter().map(|w| json!({"level": w.level, "width": w.width})).collect();
+        json!({
+            "version": PREPROCESSING_VERSION,
+            "windows": windows,
+            "ramp": match self.ramp { Ramp::LinearExact => "linear_exact", Ramp::Linear => "linear" },
+            "side": self.side,
+            "resampling": RESAMPLING,
+            "mean": self.mean,
+            "std": self.std,
+        })
+    }
+}
+
+impl ModelCard {
+    /// Names model and preprocessing together: the same scorer gives the same picture the same logits.
+    pub fn scorer(&self) -> String {
+        let text = json!([self.sha256, self.backbone, self.preprocessing.to_json(), Label::ALL.map(Label::name)]);
+        sha256(text.to_string().as_bytes())
+    }
+
+    /// The part of a result that names the model.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "version": self.version,
+            "sha256": self.sha256,
+            "backbone": self.backbone,
+            "trained": self.trained,
+            "operating_points": self.operating_points.as_ref().map(|points| by_label(points)),
+        })
+    }
+
+    /// Whether probabilities are calibrated.
+    pub fn is_calibrated(&self) -> bool {
+        self.calibration.is_some()
+    }
+
+    /// Probabilities of logits, calibrated where the model brings a calibration.
+    pub fn probabilities(&self, logits: &[f32]) -> Vec<f32> {
+        match &self.calibration {
+            None => logits.iter().map(|logit| sigmoid(*logit)).collect(),
+            Some(fit) => {
+                let scaled = logits.iter().zip(fit.scale.iter().zip(&fit.shift));
+                scaled.map(|(logit, (scale, shift))| sigmoid(scale * logit + shift)).collect()
+            }
+        }
+    }
+
+    /// Labels at or above their operating points; none for a model without such points.
+    pub fn labels_above(&self, probabilities: &[f32]) -> Vec<&'static str> {
+        let Some(points) = &self.operating_points else { return Vec::new() };
+        let all = Label::ALL.iter().zip(probabilities.iter().zip(points));
+        all.filter(|(_, (probability, point))| probability >= point).map(|(label, _)| label.name()).collect()
+    }
+}
+
+/// Loads the model that the configuration names.
+///
+/// # Errors
+/// It does not exist, does not fit its backbone, or was changed.
+pub fn load(config: &Config) -> Result<Model, ModelError> {
+    if config.model.name == UNTRAINED { untrained(config) } else { load_folder(&config.model.path, &config.model.name) }
+}
+
+fn untrained(config: &Config) -> Result<Model, ModelError> {
+    let fail = |sentence: String| ModelError { name: UNTRAINED.into(), sentence };
+    let spec = registry::find(UNTRAINED_BACKBONE).ok_or_else(|| fail("its backbone is not compiled in".into()))?;
+    if config.windows.len() != IMAGENET_MEAN.len() {
+        return Err(fail(format!("takes 3 windows, `windows` lists {}", config.windows.len())));
+    }
+    let weights = spec.untrained(UNTRAINED_SEED);
+    let bytes = weights.to_safetensors().map_err(|error| fail(error.to_string()))?;
+    let card = ModelCard {
+        name: UNTRAINED.into(),
+        version: "1".into(),
+        sha256: sha256(&bytes),
+        backbone: spec.name,
+        trained: false,
+        preprocessing: Preprocessing {
+            windows: config.kernel_windows(),
+            ramp: config.ramp.into(),
+            side: spec.input_side,
+            mean: IMAGENET_MEAN.to_vec(),
+            std: IMAGENET_STD.to_vec(),
+        },
+        calibration: None,
+        operating_points: None,
+    };
+    Ok(Model { card, spec, weights })
+}
+
+fn load_folder(models: &Path, name: &str) -> Result<Model, ModelError> {
+    let fail = |sentence: String| ModelError { name: name.to_owned(), sentence };
+    let (folder, model, version) = find_version(models, name).map_err(fail)?;
+    let manifest_path = folder.join("model.yaml");
+    let text = std::fs::read_to_string(&manifest_path)
+        .map_err(|error| fail(format!("{} cannot be read: {error}", manifest_path.display())))?;
+    let manifest: Manifest =
+        yaml::from_text(&text).map_err(|error| fail(format!("{}: {error}", manifest_path.display())))?;
+    let spec = check_manifest(&manifest).map_err(fail)?;
+    let weights_path = folder.join("weights.safetensors");
+    let bytes = std::fs::read(&weights_path)
+        .map_err(|error| fail(format!("{} cannot be read: {error}", weights_path.display())))?;
+    let digest = sha256(&bytes);
+    if digest != manifest.weights_sha256.to_ascii_lowercase() {
+        let sentence = format!(
+            "{} has SHA-256 {digest}, model.yaml says {}: the weights were changed or cut short",
+            weights_path.display(),
+            manifest.weights_sha256
+        );
+        return Err(fail(sentence));
+    }
+    let weights = Weights::from_safetensors(&bytes, &weights_path.display().to_string()).map_err(|error| fail(error.to_string()))?;
+    let card = card_of(manifest, spec, model, version, digest);
+    Ok(Model { card, spec, weights })
+}
+
+fn card_of(manifest: Manifest, spec: &'static BackboneSpec, name: String, version: String, digest: String) -> ModelCard {
+    let windows = manifest.windows.iter().map(|w| Window { level: w.level, width: w.width }).collect();
+    ModelCard {
+        name,
+        version,
+        sha256: digest,
+        backbone: spec.name,
+        trained: manifest.trained,
+        preprocessing: Preprocessing {
+            windows,
+            ramp: manifest.ramp.into(),
+            side: manifest.input_side,
+            mean: manifest.mean,
+            std: manifest.std,
+        },
+        calibration: manifest.calibration,
+        operating_points: manifest.operating_points,
+    }
+}
+
+fn check_manifest(manifest: &Manifest) -> Result<&'static BackboneSpec, String> {
+    if manifest.schema != MANIFEST_SCHEMA {
+        return Err(format!("model.yaml has schema `{}`, `{MANIFEST_SCHEMA}` would be right", manifest.schema));
+    }
+    let spec = registry::find(&manifest.backbone).ok_or_else(|| {
+        let names: Vec<&str> = registry::BACKBONES.iter().map(|spec| spec.name).collect();
+        format!("the backbone `{}` is not known; known are {}", manifest.backbone, names.join(", "))
+    })?;
+    if manifest.labels != Label::ALL.map(Label::name) {
+        return Err(format!("its labels must be {} in this order", Label::ALL.map(Label::name).join(", ")));
+    }
+    if manifest.preprocessing_version != PREPROCESSING_VERSION || manifest.resampling != RESAMPLING {
+        return Err(format!(
+            "was trained with preprocessing {} and resampling `{}`; this program does {PREPROCESSING_VERSION} and `{RESAMPLING}`",
+            manifest.preprocessing_version, manifest.resampling
+        ));
+    }
+    let channels = [manifest.windows.len(), manifest.mean.len(), manifest.std.len()];
+    if channels != [3; 3] {
+        return Err(format!("windows, mean and std must have 3 items each, they have {channels:?}"));
+    }
+    let numbers = manifest.windows.iter().flat_map(|w| [w.level, w.width]).chain(manifest.mean.iter().copied());
+    if !numbers.chain(manifest.std.iter().copied()).all(f32::is_finite)
+        || manifest.windows.iter().any(|w| w.width <= 0.0)
+        || manifest.std.iter().any(|std| *std <= 0.0)
+    {
+        return Err("windows, mean and std must be finite, widths and std above 0".into());
+    }
+    if !(32..=2048).contains(&manifest.input_side) {
+        return Err(format!("input_side {} is not possible; 32 to 2048 would be right", manifest.input_side));
+    }
+    Ok(spec)
+}
+
+/// Folder, name and version of `name` or `name/version`.
+fn find_version(models: &Path, name: &str) -> Result<(PathBuf, String, String), String> {
+    let (model, version) = match name.split_once('/') {
+        Some((model, version)) => (model, Some(version)),
+        None => (name, None),
+    };
+    let folder = models.join(model);
+    let found = versions(&folder);
+    let version = match version {
+        Some(version) => version.to_owned(),
+        None => found.last().cloned().ok_or_else(|| {
+            format!("no version of it lies in {}; `ichd models list` shows what there is", folder.display())
+        })?,
+    };
+    if !found.contains(&version) {
+        return Err(format!("has no version {version} in {}; it has: {}", folder.display(), found.join(", ")));
+    }
+    Ok((folder.join(&version), model.to_owned(), version))
+}
+
+/// Versions in a model's folder, oldest first; numbers in them count as numbers.
+fn versions(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let with_manifest = entries.flatten().filter(|entry| entry.path().join("model.yaml").is_file());
+    let mut found: Vec<String> = with_manifest.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    found.sort_by_cached_key(|version| natural(version));
+    found
+}
+
+/// All models and their versions in the folder.
+pub fn list(models: &Path) -> Vec<(String, String)> {
+    let Ok(entries) = std::fs::read_dir(models) else { return Vec::new() };
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let pairs = |name: &String| versions(&models.join(name)).into_iter().map(|v| (name.clone(), v)).collect::<Vec<_>>();
+    names.iter().flat_map(pairs).collect()
+}
+
+/// A model of the folder, by name and version.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_named(models: &Path, name: &str) -> Result<Model, ModelError> {
+    load_folder(models, name)
+}
+
+/// Splits text into runs of digits, as numbers, and the rest.
+fn natural(text: &str) -> Vec<(String, u64)> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let word_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (word, tail) = rest.split_at(word_end);
+        let number_end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let (number, tail) = tail.split_at(number_end);
+        parts.push((word.to_owned(), number.parse().unwrap_or(0)));
+        rest = tail;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_sort_as_people_count() {
+        let mut versions = ["v10", "v9", "2026-11-02", "v9.2"];
+        versions.sort_by_cached_key(|version| natural(version));
+        assert_eq!(versions, ["2026-11-02", "v9", "v9.2", "v10"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! What travels on the arrows between the stages: one type for each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ichd_plugin::label::N_LABELS;
+
+use crate::clock::Tick;
+use crate::disk::Fingerprint;
+use crate::ledger::{SliceRecord, WorkKey};
+use crate::reject::Rejection;
+use crate::slice::Slice;
+
+/// watch -> admit: a hint that may repeat or lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// An event says that this path was written to and may still be open.
+    Touched(PathBuf),
+    /// An event says that this path is complete: closed, or renamed into place.
+    Closed(PathBuf),
+    /// A scan found this path.
+    Scanned(PathBuf),
+    /// A scan came to its end; what it did not find is gone.
+    ScanEnd,
+}
+
+/// admit -> decode: a file that was quiet for long enough and is not on record.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Number of this admission, unique in this process.
+    pub ticket: u64,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its state when it was admitted.
+    pub fingerprint: Fingerprint,
+    /// When it was admitted.
+    pub at: Tick,
+}
+
+/// A file that was read: what all slices from it share.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Number of the admission.
+    pub ticket: u64,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its state when it was read.
+    pub fingerprint: Fingerprint,
+    /// SHA-256 of its bytes, where it could be read.
+    pub sha256: Option<String>,
+    /// How many slices it holds.
+    pub n_slices: usize,
+    /// When it was admitted.
+    pub admitted_at: Tick,
+    /// Time to read it.
+    pub read_time: Tick,
+    /// Time to check and decode it.
+    pub decode_time: Tick,
+}
+
+/// decode -> batch: one slice to be scored.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// The file it came from.
+    pub origin: Arc<Origin>,
+    /// The slice; its pixels are dropped once they are on the device.
+    pub slice: Slice,
+    /// What is to be scored by whom.
+    pub key: WorkKey,
+    /// When it was decoded.
+    pub decoded_at: Tick,
+}
+
+/// batch -> infer.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// One to `batch.slices_max` slices.
+    pub works: Vec<Work>,
+}
+
+/// infer -> record.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    /// The slices, without pixels, in the order of the batch.
+    pub works: Vec<Work>,
+    /// Logits of each in label order.
+    pub logits: Vec<[f32; N_LABELS]>,
+    /// When the device began with the batch.
+    pub begun_at: Tick,
+    /// Time for windowing and resizing the whole batch.
+    pub window_time: Tick,
+    /// Time of the network for the whole batch.
+    pub infer_time: Tick,
+}
+
+/// Anything -> record.
+#[derive(Clone, Debug)]
+pub enum Arrival {
+    /// A batch from the network.
+    Scored(Scored),
+    /// A slice whose picture was scored before.
+    Known {
+        /// The slice.
+        work: Box<Work>,
+        /// The record of the first one.
+        record: Box<SliceRecord>,
+    },
+    /// A file that was finished before, byte for byte.
+    KnownFile {
+        /// The file.
+        origin: Arc<Origin>,
+        /// The records of its slices.
+        records: Vec<SliceRecord>,
+    },
+    /// A refused file.
+    Rejected {
+        /// The file.
+        origin: Arc<Origin>,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A file that changed or vanished while it was read; the watcher will see it again.
+    Returned {
+        /// The file.
+        origin: Arc<Origin>,
+    },
+}
+
+/// record -> whoever shows progress: what became of one file.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The file.
+    pub path: PathBuf,
+    /// Its fate.
+    pub fate: Fate,
+}
+
+/// What became of a file.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// New results.
+    Done(Vec<SliceRecord>),
+    /// Results that existed.
+    Duplicate(Vec<SliceRecord>),
+    /// Refused.
+    Rejected(Rejection),
+    /// Changed or vanished while it was read.
+    Returned,
+}

@@ -1,0 +1,207 @@
+//! Wires the stages: channels, threads and the order in which they end.
+//!
+//! ```text
+//! watch -> admit -> decode xN -> batch -> [window -> infer] -> record
+//! ```
+//!
+//! Every channel is bounded and points downstream, so the pipeline cannot block itself. Stopping means that the first
+//! sender is dropped: each stage finishes what it holds and drops its own.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::admit::{Admission, Settler};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::decode::Decoder;
+use crate::device::Chosen;
+use crate::disk::Disk;
+use crate::dispose::Disposer;
+use crate::error::{Exit, Fatal};
+use crate::infer::{self, Engine};
+use crate::ledger::Ledger;
+use crate::limits::{ADMITTED_QUEUE, DEVICE_QUEUE, RECORD_QUEUE};
+use crate::model::Model;
+use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
+use crate::record::Recorder;
+use crate::stage::{self, Stage, Stop};
+use crate::tally::{Count, Tally};
+use crate::{batch, watch};
+
+/// Where files come from.
+pub enum Source {
+    /// The inbox, until it is stopped.
+    Inbox,
+    /// These files, then the end.
+    Files(Vec<PathBuf>),
+}
+
+/// The world that a pipeline runs in.
+pub struct Site {
+    /// Settings.
+    pub config: Config,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// The record.
+    pub ledger: Arc<Ledger>,
+    /// The model.
+    pub model: Model,
+    /// The device.
+    pub device: Chosen,
+}
+
+/// A running pipeline.
+pub struct Pipeline {
+    stages: Vec<Stage>,
+    stop: Stop,
+    tally: Arc<Tally>,
+}
+
+impl Pipeline {
+    /// Starts all stages. With `reports`, the fate of every file is sent there.
+    ///
+    /// # Errors
+    /// The model does not fit the device, or a thread cannot be started.
+    pub fn start(site: Site, source: Source, reports: Option<Sender<Report>>) -> Result<Pipeline, Fatal> {
+        let Site { config, clock, disk, ledger, model, device } = site;
+        let (stop, tally) = (Stop::new(), Arc::new(Tally::default()));
+        let engine = Engine::new(&model, &device).map_err(Fatal::config)?;
+        let card = Arc::new(model.card);
+        let disposer = Disposer::new(Arc::clone(&disk), &config.inbox);
+        let one_shot = matches!(source, Source::Files(_));
+
+        let (to_decode, for_decode) = bounded::<Admitted>(ADMITTED_QUEUE);
+        let (to_batch, for_batch) = bounded::<Work>(config.batch.slices_max);
+        let (to_device, for_device) = bounded::<Batch>(DEVICE_QUEUE);
+        let (to_record, for_record) = bounded::<Arrival>(RECORD_QUEUE);
+
+        let admission = Admission {
+            settler: Settler::new(&config.inbox),
+            clock: Arc::clone(&clock),
+            disk: Arc::clone(&disk),
+            ledger: Arc::clone(&ledger),
+            tally: Arc::clone(&tally),
+            disposer: disposer.clone(),
+        };
+        let mut stages = spawn_source(source, admission, &config, to_decode, &stop)?;
+        let decoder = Decoder {
+            clock: Arc::clone(&clock),
+            disk: Arc::clone(&disk),
+            ledger: Arc::clone(&ledger),
+            rules: config.admission.clone(),
+            file_bytes_max: config.inbox.file_bytes_max,
+            attempts_max: config.inbox.attempts_max,
+            scorer: card.scorer(),
+            results: config.results.path.clone(),
+        };
+        for idx in 0..decode_threads(&config) {
+            let (decoder, input, works, record) = (decoder.clone(), for_decode.clone(), to_batch.clone(), to_record.clone());
+            stages.push(stage::spawn(&format!("decode-{idx}"), &stop, move || decoder.run(&input, &works, &record))?);
+        }
+        drop((for_decode, to_batch));
+        let (setting, batch_clock) = (config.batch.clone(), Arc::clone(&clock));
+        stages.push(stage::spawn("batch", &stop, move || batch::run(&setting, batch_clock.as_ref(), &for_batch, &to_device))?);
+        let (infer_clock, infer_tally) = (Arc::clone(&clock), Arc::clone(&tally));
+        stages.push(stage::spawn("device", &stop, move || {
+            infer::run(engine, &infer_clock, &infer_tally, &for_device, &to_record)
+        })?);
+        let recorder = Recorder {
+            clock,
+            disk,
+            ledger,
+            tally: Arc::clone(&tally),
+            disposer,
+            results: config.results,
+            model: card,
+            device: device.name,
+            finish_studies: one_shot,
+            reports,
+            open: HashMap::new(),
+            studies: HashMap::new(),
+        };
+        stages.push(stage::spawn("record", &stop, move || recorder.run(&for_record))?);
+        Ok(Pipeline { stages, stop, tally })
+    }
+
+    /// The wish to stop, to be voiced by a signal handler.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// The running counts.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    /// Waits for all stages in the order of the flow, and checks that nothing was lost on the way.
+    ///
+    /// # Errors
+    /// The first error of a stage, where a real cause counts before a panic that it led to.
+    pub fn join(self) -> Result<Count, Fatal> {
+        let mut failures: Vec<Fatal> = self.stages.into_iter().filter_map(|stage| stage.join().err()).collect();
+        failures.sort_by_key(|failure| failure.exit == Exit::Bug);
+        if let Some(first) = failures.into_iter().next() {
+            return Err(first);
+        }
+        let count = self.tally.count();
+        match count.in_flight() {
+            Some(0) => Ok(count),
+            _ => Err(Fatal::new(Exit::Bug, format!("files went missing on the way ({count}); this is a bug"))),
+        }
+    }
+}
+
+fn decode_threads(config: &Config) -> usize {
+    match config.decode.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+/// watch and admit for an inbox, or a thread that offers a list of files.
+fn spawn_source(
+    source: Source,
+    admission: Admission,
+    config: &Config,
+    to_decode: Sender<Admitted>,
+    stop: &Stop,
+) -> Result<Vec<Stage>, Fatal> {
+    let halt = stop.clone();
+    match source {
+        Source::Inbox => {
+            let (to_admit, for_admit): (Sender<Sighting>, Receiver<Sighting>) = bounded(ADMITTED_QUEUE);
+            let (inbox, watch_halt) = (config.inbox.clone(), stop.clone());
+            let watch = stage::spawn("watch", stop, move || watch::run(&inbox, &to_admit, &watch_halt))?;
+            let admit = stage::spawn("admit", stop, move || admission.run(&for_admit, &to_decode, &halt))?;
+            Ok(vec![watch, admit])
+        }
+        Source::Files(files) => {
+            let list = stage::spawn("list", stop, move || {
+                offer(&files, &admission, &to_decode, &halt);
+                Ok(())
+            })?;
+            Ok(vec![list])
+        }
+    }
+}
+
+fn offer(files: &[PathBuf], admission: &Admission, to_decode: &Sender<Admitted>, stop: &Stop) {
+    for (ticket, path) in (1..).zip(files) {
+        if stop.is_wished() {
+            return;
+        }
+        // What cannot be looked at is offered all the same: the decoder finds the reason.
+        let fingerprint = admission.disk.fingerprint(path).ok().flatten().unwrap_or_default();
+        admission.tally.admit();
+        let file = Admitted { ticket, path: path.clone(), fingerprint, at: admission.clock.now() };
+        if to_decode.send(file).is_err() {
+            admission.tally.give_back();
+            return;
+        }
+    }
+}

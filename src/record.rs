@@ -1,0 +1,403 @@
+//! record: outcomes become result files, then ledger rows, then the input's disposition. One thread, in this order,
+//! so that a crash between any two steps repeats work but changes nothing that was finished.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use ichd_plugin::label::N_LABELS;
+use serde_json::Value;
+
+use crate::admit::path_key;
+use crate::clock::{Clock, Tick, day, rfc3339};
+use crate::config::Results;
+use crate::disk::Disk;
+use crate::dispose::{Disposer, Outcome, tag_of};
+use crate::error::Fatal;
+use crate::ledger::{FileOutcome, FileState, Ledger, SliceRecord};
+use crate::limits::{WRITE_ATTEMPTS, WRITE_PAUSE_MS};
+use crate::model::ModelCard;
+use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Work};
+use crate::reject::{RejectCode, Rejection};
+use crate::results::{SliceResult, Timings, log_line, log_path, millis, slice_path, study_path};
+use crate::study::{StudySlice, summary};
+use crate::tally::Tally;
+
+/// What the recording thread needs.
+pub struct Recorder {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// What is on record.
+    pub ledger: Arc<Ledger>,
+    /// Counts.
+    pub tally: Arc<Tally>,
+    /// What becomes of input files.
+    pub disposer: Disposer,
+    /// Where results go.
+    pub results: Results,
+    /// Who scores.
+    pub model: Arc<ModelCard>,
+    /// Where it is scored.
+    pub device: String,
+    /// Whether studies are summed up at the end without waiting for quiet: for one-shot work.
+    pub finish_studies: bool,
+    /// Who wants to hear about every file.
+    pub reports: Option<Sender<Report>>,
+    /// Files of which some slices are still on their way.
+    pub open: HashMap<u64, Open>,
+    /// Studies with news, and when it came.
+    pub studies: HashMap<String, Tick>,
+}
+
+/// A file of which some slices are still on their way.
+#[derive(Debug, Default)]
+pub struct Open {
+    missing: usize,
+    fresh: Vec<SliceRecord>,
+    known: Vec<SliceRecord>,
+    rejection: Option<Rejection>,
+}
+
+/// What one message or batch adds up to before it is committed.
+#[derive(Default)]
+struct Entry {
+    slices: Vec<SliceRecord>,
+    results: Vec<Value>,
+    files: Vec<(Arc<Origin>, Fate)>,
+}
+
+impl Recorder {
+    /// The thread.
+    ///
+    /// # Errors
+    /// A result, the ledger or the log could not be written in several tries.
+    pub fn run(mut self, arrivals: &Receiver<Arrival>) -> Result<(), Fatal> {
+        self.catch_up_log()?;
+        let now = self.clock.now();
+        self.studies.extend(self.ledger.dirty_studies()?.into_iter().map(|study| (study, now)));
+        loop {
+            match arrivals.recv_timeout(self.until_next_study()) {
+                Ok(arrival) => self.handle(arrival)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.write_quiet_studies(false)?;
+        }
+        self.write_quiet_studies(self.finish_studies)
+    }
+
+    fn handle(&mut self, arrival: Arrival) -> Result<(), Fatal> {
+        let mut entry = Entry::default();
+        match arrival {
+            Arrival::Scored(scored) => self.scored(scored, &mut entry)?,
+            Arrival::Known { work, record } => self.known(&work, &record, &mut entry)?,
+            Arrival::KnownFile { origin, records } => {
+                entry.files.push((origin, Fate::Duplicate(records)));
+            }
+            Arrival::Rejected { origin, rejection } => entry.files.push((origin, Fate::Rejected(rejection))),
+            Arrival::Returned { origin } => entry.files.push((origin, Fate::Returned)),
+        }
+        self.commit(entry)
+    }
+
+    fn scored(&mut self, scored: Scored, entry: &mut Entry) -> Result<(), Fatal> {
+        let n_slices = scored.works.len().max(1) as u32;
+        for (work, logits) in scored.works.iter().zip(&scored.logits) {
+            if logits.iter().any(|logit| !logit.is_finite()) {
+                let rejection = Rejection::new(RejectCode::BadOutput, "the network gave a number that is not finite");
+                self.settle(&work.origin, Part::Rejected(rejection), entry);
+                continue;
+            }
+            let timings = Timings {
+                read: millis(work.origin.read_time),
+                decode: millis(work.origin.decode_time),
+                wait: millis(scored.begun_at.saturating_sub(work.decoded_at)),
+                window: millis(scored.window_time / n_slices),
+                infer: millis(scored.infer_time / n_slices),
+                batch_slices: scored.works.len(),
+                admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
+            };
+            self.place(work, logits, timings, None, entry)?;
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, work: &Work, record: &SliceRecord, entry: &mut Entry) -> Result<(), Fatal> {
+        let Ok(logits) = <[f32; N_LABELS]>::try_from(record.logits.as_slice()) else {
+            return Err(Fatal::io(format!("the ledger holds {} logits for a slice", record.logits.len())));
+        };
+        let timings = Timings {
+            read: millis(work.origin.read_time),
+            decode: millis(work.origin.decode_time),
+            admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
+            ..Timings::default()
+        };
+        self.place(work, &logits, timings, Some(record.instance.clone()), entry)
+    }
+
+    /// Finds out what a scored slice means in the light of what is on record, and writes its result if it is news.
+    fn place(
+        &mut self,
+        work: &Work,
+        logits: &[f32; N_LABELS],
+        timings: Timings,
+        duplicate_of: Option<String>,
+        entry: &mut Entry,
+    ) -> Result<(), Fatal> {
+        let record = self.slice_record(work, logits);
+        let mut same_instance = self.ledger.slices_of_instance(&record.instance, record.frame)?;
+        let is_same = |other: &&SliceRecord| other.instance == record.instance && other.frame == record.frame;
+        same_instance.extend(entry.slices.iter().filter(is_same).cloned());
+        if same_instance.iter().any(|other| other.key.picture != record.key.picture) {
+            let sentence = "another picture came before under the same SOPInstanceUID; its result stays";
+            let rejection = Rejection::of_tag(RejectCode::UidConflict, "(0008,0018) SOPInstanceUID", sentence);
+            self.settle(&work.origin, Part::Rejected(rejection), entry);
+            return Ok(());
+        }
+        let path = self.results.path.join(&record.result);
+        let is_on_record = same_instance.iter().any(|other| other.study == record.study && other.key == record.key);
+        if is_on_record && path.exists() {
+            self.settle(&work.origin, Part::Known(record), entry);
+            return Ok(());
+        }
+        let is_new_work = duplicate_of.is_none();
+        let result = match self.finished_before(&path, work) {
+            // Written before a crash that came between the file and the ledger: a finished result never changes.
+            Some(found) => found,
+            None => {
+                let created = rfc3339(self.clock.wall());
+                let model = &self.model;
+                let result = SliceResult { work, logits, model, device: &self.device, timings, duplicate_of, created };
+                let json = result.to_json();
+                let text = format!("{json:#}\n");
+                persist("a result", || self.disk.write_whole(&path, text.as_bytes()))?;
+                json
+            }
+        };
+        entry.results.push(result);
+        entry.slices.push(record.clone());
+        let part = if is_new_work { Part::Fresh(record) } else { Part::Known(record) };
+        self.settle(&work.origin, part, entry);
+        Ok(())
+    }
+
+    /// The result at `path`, if it is whole and of the same picture and scorer.
+    fn finished_before(&self, path: &std::path::Path, work: &Work) -> Option<Value> {
+        let (_, bytes) = self.disk.read(path, 1 << 20).ok()?;
+        let found: Value = serde_json::from_slice(&bytes).ok()?;
+        let same = found["source"]["picture_sha256"] == work.key.picture.as_str()
+            && found["model"]["sha256"] == self.model.sha256.as_str()
+            && found["preprocessing"] == self.model.preprocessing.to_json();
+        same.then_some(found)
+    }
+
+    fn slice_record(&self, work: &Work, logits: &[f32; N_LABELS]) -> SliceRecord {
+        let ids = &work.slice.ids;
+        SliceRecord {
+            study: ids.study.clone(),
+            series: ids.series.clone(),
+            instance: ids.instance.clone(),
+            frame: ids.frame.unwrap_or(0),
+            key: work.key.clone(),
+            logits: logits.to_vec(),
+            file_sha256: work.origin.sha256.clone().unwrap_or_default(),
+            result: slice_path(&work.slice),
+        }
+    }
+
+    /// One slice of a file has its outcome; with the last one the file has.
+    fn settle(&mut self, origin: &Arc<Origin>, part: Part, entry: &mut Entry) {
+        let open = self.open.entry(origin.ticket).or_insert_with(|| Open { missing: origin.n_slices, ..Open::default() });
+        match part {
+            Part::Fresh(record) => open.fresh.push(record),
+            Part::Known(record) => open.known.push(record),
+            Part::Rejected(rejection) => open.rejection = Some(rejection),
+        }
+        open.missing = open.missing.saturating_sub(1);
+        if open.missing > 0 {
+            return;
+        }
+        let open = self.open.remove(&origin.ticket).unwrap_or_default();
+        let fate = match open.rejection {
+            Some(rejection) => Fate::Rejected(rejection),
+            None if open.fresh.is_empty() => Fate::Duplicate(open.known),
+            None => Fate::Done(open.fresh.into_iter().chain(open.known).collect()),
+        };
+        entry.files.push((Arc::clone(origin), fate));
+    }
+
+    /// Results lie on the disk; now the ledger, the log, the inputs and the listeners.
+    fn commit(&mut self, entry: Entry) -> Result<(), Fatal> {
+        for (origin, fate) in &entry.files {
+            if let Fate::Rejected(rejection) = fate {
+                persist("a reason", || self.disposer.write_reason(&origin.path, rejection, origin.sha256.as_deref()))?;
+            }
+        }
+        let outcomes: Vec<FileOutcome> = entry.files.iter().filter_map(|(origin, fate)| outcome(origin, fate)).collect();
+        if !outcomes.is_empty() || !entry.slices.is_empty() {
+            let seqs = self.ledger.commit(&outcomes, &entry.slices, &rfc3339(self.clock.wall()))?;
+            self.append_log(&seqs, &entry.results)?;
+        }
+        let now = self.clock.now();
+        self.studies.extend(entry.slices.iter().map(|slice| (slice.study.clone(), now)));
+        for (origin, fate) in entry.files {
+            self.finish(&origin, fate);
+        }
+        Ok(())
+    }
+
+    fn finish(&self, origin: &Origin, fate: Fate) {
+        let tag = tag_of(origin.sha256.as_deref());
+        let file = origin.path.display();
+        match &fate {
+            Fate::Done(slices) => {
+                self.disposer.dispose(&origin.path, Outcome::Done, tag);
+                self.tally.done();
+                tracing::debug!(%file, slices = slices.len(), "A file is done.");
+            }
+            Fate::Duplicate(_) => {
+                self.disposer.dispose(&origin.path, Outcome::Done, tag);
+                self.tally.duplicate();
+                tracing::debug!(%file, "A file is a duplicate.");
+            }
+            Fate::Rejected(rejection) => {
+                self.disposer.dispose(&origin.path, Outcome::Rejected, tag);
+                self.tally.reject();
+                let tag = rejection.tag.as_deref().unwrap_or("-");
+                tracing::warn!(%file, code = rejection.code.word(), tag, "A file is rejected: {}.", rejection.sentence);
+            }
+            Fate::Returned => {
+                self.tally.give_back();
+                tracing::info!(%file, "A file changed while it was read; it will be taken when it is quiet.");
+            }
+        }
+        if let Some(reports) = &self.reports {
+            // Whoever listened may have left; the work goes on.
+            let _ = reports.send(Report { path: origin.path.clone(), fate });
+        }
+    }
+
+    fn append_log(&self, seqs: &[i64], results: &[Value]) -> Result<(), Fatal> {
+        let Some(last) = seqs.last() else { return Ok(()) };
+        let lines: String = seqs.iter().zip(results).map(|(seq, result)| log_line(*seq, result)).collect();
+        let path = self.log_file();
+        persist("the log", || self.disk.append(&path, lines.as_bytes()))?;
+        Ok(self.ledger.set_logged(*last)?)
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.results.path.join(log_path(&day(self.clock.wall())))
+    }
+
+    /// Appends lines that a crash kept from the log, and cuts off one that it tore.
+    fn catch_up_log(&self) -> Result<(), Fatal> {
+        let mut logged = self.ledger.logged()?;
+        if let Some(path) = self.newest_log() {
+            let line = persist("the log", || self.disk.last_line(&path))?;
+            let seq = line.and_then(|line| serde_json::from_str::<Value>(&line).ok()?["seq"].as_i64());
+            logged = logged.max(seq.unwrap_or(0));
+        }
+        let (mut seqs, mut results) = (Vec::new(), Vec::new());
+        for (seq, record) in self.ledger.slices_after(logged)? {
+            // A result that was deleted since has nothing to be logged.
+            if let Some(result) = self.read_result(&record) {
+                seqs.push(seq);
+                results.push(result);
+            }
+        }
+        self.append_log(&seqs, &results)
+    }
+
+    fn newest_log(&self) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(self.results.path.join("log")).ok()?;
+        let logs = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "jsonl"));
+        logs.max()
+    }
+
+    fn read_result(&self, record: &SliceRecord) -> Option<Value> {
+        let (_, bytes) = self.disk.read(&self.results.path.join(&record.result), 1 << 20).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    fn quiet(&self) -> Duration {
+        Duration::from_secs(self.results.study_quiet_secs)
+    }
+
+    fn until_next_study(&self) -> Duration {
+        let now = self.clock.now();
+        let waits = self.studies.values().map(|since| (*since + self.quiet()).saturating_sub(now));
+        waits.min().unwrap_or(Duration::from_secs(3600)).max(Duration::from_millis(1))
+    }
+
+    fn write_quiet_studies(&mut self, all: bool) -> Result<(), Fatal> {
+        let (now, quiet) = (self.clock.now(), self.quiet());
+        let due = |since: &Tick| all || *since + quiet <= now;
+        let mut studies: Vec<String> = self.studies.iter().filter(|(_, since)| due(since)).map(|(s, _)| s.clone()).collect();
+        studies.sort();
+        for study in studies {
+            self.write_study(&study)?;
+            self.studies.remove(&study);
+        }
+        Ok(())
+    }
+
+    fn write_study(&self, study: &str) -> Result<(), Fatal> {
+        let records = self.ledger.slices_of_study(study)?;
+        let results = records.iter().filter_map(|record| StudySlice::from_result(&self.read_result(record)?));
+        let slices: Vec<StudySlice> = results.collect();
+        let revision = self.ledger.revision(study)? + 1;
+        let created = rfc3339(self.clock.wall());
+        let n_slices = slices.len();
+        let json = summary(study, slices, self.results.smoothing, revision, &created);
+        let path = self.results.path.join(study_path(study));
+        persist("a study's summary", || self.disk.write_whole(&path, format!("{json:#}\n").as_bytes()))?;
+        self.ledger.study_written(study, revision)?;
+        tracing::info!(study = %path.parent().unwrap_or(&path).display(), slices = n_slices, revision, "A study is summed up.");
+        Ok(())
+    }
+}
+
+/// What became of one slice.
+enum Part {
+    Fresh(SliceRecord),
+    Known(SliceRecord),
+    Rejected(Rejection),
+}
+
+fn outcome(origin: &Origin, fate: &Fate) -> Option<FileOutcome> {
+    let (state, rejection) = match fate {
+        Fate::Done(_) => (FileState::Done, None),
+        Fate::Duplicate(_) => (FileState::Duplicate, None),
+        Fate::Rejected(rejection) => (FileState::Rejected, Some(rejection)),
+        Fate::Returned => return None,
+    };
+    Some(FileOutcome {
+        path: path_key(&origin.path),
+        fingerprint: origin.fingerprint,
+        state,
+        sha256: origin.sha256.clone(),
+        code: rejection.map(|rejection| rejection.code.word().to_owned()),
+        sentence: rejection.map(Rejection::to_string),
+    })
+}
+
+/// Tries a write again, with growing pauses, before it ends the daemon.
+fn persist<T>(what: &str, write: impl Fn() -> io::Result<T>) -> Result<T, Fatal> {
+    let mut attempt = 1;
+    loop {
+        match write() {
+            Ok(value) => return Ok(value),
+            Err(error) if attempt < WRITE_ATTEMPTS => {
+                tracing::warn!(%error, attempt, "Writing {what} failed; trying again.");
+                std::thread::sleep(Duration::from_millis(WRITE_PAUSE_MS << (attempt - 1)));
+                attempt += 1;
+            }
+            Err(error) => return Err(Fatal::io(format!("{what} could not be written in {WRITE_ATTEMPTS} tries: {error}"))),
+        }
+    }
+}

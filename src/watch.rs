@@ -1,0 +1,188 @@
+//! watch: file events and scans become sightings. Knows no content and decides nothing.
+//!
+//! Events are hints: they may be lost, repeated or wrong. The scan is the truth and alone suffices.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::config::{Inbox, Watch};
+use crate::error::Fatal;
+use crate::limits::INBOX_DEPTH_MAX;
+use crate::parcel::Sighting;
+use crate::stage::Stop;
+
+/// How often the wish to stop and a call for a scan are looked at.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Whether a name says that the file waits for its rename.
+pub fn is_unfinished_name(path: &Path) -> bool {
+    let Some(name) = path.file_name() else { return true };
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".") || [&b".tmp"[..], b".part", b".partial", b"~"].iter().any(|end| name.ends_with(end))
+}
+
+/// The thread: scans now and every `scan_secs`, and forwards events in between.
+///
+/// # Errors
+/// None at present: an inbox that cannot be read is reported and tried again.
+pub fn run(inbox: &Inbox, sightings: &Sender<Sighting>, stop: &Stop) -> Result<(), Fatal> {
+    let overflow = Arc::new(AtomicBool::new(false));
+    let mut events = None;
+    let mut complained = false;
+    while !stop.is_wished() {
+        if inbox.watch == Watch::Events && needs_watcher(&events, &inbox.path) {
+            events = start_events(&inbox.path, sightings, &overflow);
+        }
+        overflow.store(false, Ordering::SeqCst);
+        let mut walk = Walk { sightings, stop };
+        match walk.folder(&inbox.path, 0) {
+            Err(Ended) => return Ok(()),
+            Ok(true) => {
+                complained = false;
+                if sightings.send(Sighting::ScanEnd).is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(false) if complained => {}
+            Ok(false) => {
+                complained = true;
+                tracing::warn!(inbox = %inbox.path.display(), "The inbox cannot be read; it is tried again at every scan.");
+            }
+        }
+        let mut waited = Duration::ZERO;
+        while waited < Duration::from_secs(inbox.scan_secs) && !stop.is_wished() && !overflow.load(Ordering::SeqCst) {
+            std::thread::sleep(STEP);
+            waited += STEP;
+        }
+    }
+    Ok(())
+}
+
+/// A watcher and the folder it was made for.
+struct Events {
+    _watcher: RecommendedWatcher,
+    inode: u64,
+}
+
+/// A replaced inbox needs a new watcher: the old one looks at the old folder.
+fn needs_watcher(events: &Option<Events>, inbox: &Path) -> bool {
+    let Ok(meta) = fs::metadata(inbox) else { return false };
+    events.as_ref().is_none_or(|events| events.inode != meta.ino())
+}
+
+fn start_events(inbox: &Path, sightings: &Sender<Sighting>, overflow: &Arc<AtomicBool>) -> Option<Events> {
+    let inode = fs::metadata(inbox).ok()?.ino();
+    let (sightings, overflow) = (sightings.clone(), Arc::clone(overflow));
+    let forward = move |event: Result<Event, notify::Error>| match event {
+        Ok(event) => forward_event(event, &sightings, &overflow),
+        Err(_) => overflow.store(true, Ordering::SeqCst),
+    };
+    let watcher = notify::recommended_watcher(forward)
+        .and_then(|mut watcher| watcher.watch(inbox, RecursiveMode::Recursive).map(|()| watcher));
+    match watcher {
+        Ok(watcher) => Some(Events { _watcher: watcher, inode }),
+        Err(error) => {
+            tracing::warn!(inbox = %inbox.display(), %error, "No file events for the inbox; scans alone serve.");
+            None
+        }
+    }
+}
+
+fn forward_event(event: Event, sightings: &Sender<Sighting>, overflow: &AtomicBool) {
+    if event.need_rescan() {
+        overflow.store(true, Ordering::SeqCst);
+    }
+    let make: fn(PathBuf) -> Sighting = match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(_)) => Sighting::Closed,
+        EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => Sighting::Touched,
+        _ => return,
+    };
+    for path in event.paths {
+        if is_unfinished_name(&path) {
+            continue;
+        }
+        // The event thread must not wait: a full channel is made good by a scan.
+        if let Err(TrySendError::Full(_)) = sightings.try_send(make(path)) {
+            overflow.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The receiver is gone or the daemon stops.
+struct Ended;
+
+struct Walk<'a> {
+    sightings: &'a Sender<Sighting>,
+    stop: &'a Stop,
+}
+
+impl Walk<'_> {
+    /// Sends every candidate below `folder`. `Ok(false)` if the folder could not be read.
+    fn folder(&mut self, folder: &Path, depth: usize) -> Result<bool, Ended> {
+        let Ok(entries) = fs::read_dir(folder) else { return Ok(false) };
+        for entry in entries.flatten() {
+            if self.stop.is_wished() {
+                return Err(Ended);
+            }
+            let path = entry.path();
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                if !hidden && depth < INBOX_DEPTH_MAX {
+                    self.folder(&path, depth + 1)?;
+                }
+            } else if kind.is_file() && !is_unfinished_name(&path) {
+                self.sightings.send(Sighting::Scanned(path)).map_err(|_| Ended)?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// All regular files at or below `path` in a stable order, for one-shot work. Links are not followed.
+///
+/// # Errors
+/// `path` itself or a folder below it cannot be read.
+pub fn list_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![(path.to_owned(), 0)];
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() && depth < INBOX_DEPTH_MAX {
+                folders.push((entry.path(), depth + 1));
+            } else if kind.is_file() && !is_unfinished_name(&entry.path()) {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unfinished_names_wait_for_their_rename() {
+        for name in [".hidden.dcm", "a.tmp", "a.part", "a.partial", "a.dcm~", "/x/.ichd-1.tmp"] {
+            assert!(is_unfinished_name(Path::new(name)), "{name}");
+        }
+        for name in ["a.dcm", "IM0001", "a.parts", "tmp", "x.tmp/a"] {
+            assert!(!is_unfinished_name(Path::new(name)), "{name}");
+        }
+    }
+}
