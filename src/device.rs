@@ -195,7 +195,7 @@ fn probe(device: &Device) -> Result<Vec<f32>, String> {
     let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
     let features = conv2d(image, weight, None, options).reshape([8, 81]);
     let gram = features.clone().matmul(features.transpose()) / 81.0;
-    sigmoid(gram).try_into_data().map_err(|error| format!("{error:?}"))?.to_vec::<f32>().map_err(|error| format!("{error:?}"))
+    sigmoid(gram).try_into_data().map_err(|error| format!("{error:?}"))?.try_to_vec::<f32>().map_err(|error| format!("{error:?}"))
 }
 
 /// Whether `path` looks like the folder of a CUDA toolkit; for reports.

@@ -82,7 +82,7 @@ impl Engine {
         let values = logits
             .try_into_data()
             .map_err(|error| EngineError::Device(format!("{error:?}")))?
-            .to_vec::<f32>()
+            .try_to_vec::<f32>()
             .map_err(|error| EngineError::Device(format!("{error:?}")))?;
         let (rows, rest) = values.as_chunks::<N_LABELS>();
         if rows.len() != slices.len() || !rest.is_empty() {

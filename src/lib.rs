@@ -1,1 +1,40 @@
-//! ichd
+//! ichd: watches a folder for head-CT DICOM files and writes the probability of hemorrhage for every slice.
+//!
+//! In reading order: the words ([`slice`], [`reject`], [`parcel`]); the stages in the order of the flow ([`watch`],
+//! [`admit`], [`decode`], [`batch`], [`infer`], [`record`]) and what wires them ([`pipeline`], [`stage`]); what they share
+//! ([`config`], [`clock`], [`disk`], [`ledger`], [`tally`], [`dispose`], [`identity`], [`names`], [`limits`], [`error`],
+//! [`telemetry`]); DICOM ([`dicom`]); models and devices ([`model`], [`registry`], [`device`]); what comes out
+//! ([`results`], [`study`], [`picture`]); synthetic heads ([`phantom`]); the commands ([`cli`]).
+
+pub mod admit;
+pub mod batch;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod decode;
+pub mod device;
+pub mod dicom;
+pub mod disk;
+pub mod dispose;
+pub mod error;
+pub mod identity;
+pub mod infer;
+pub mod ledger;
+pub mod limits;
+pub mod model;
+pub mod names;
+pub mod parcel;
+pub mod phantom;
+pub mod picture;
+pub mod pipeline;
+pub mod record;
+pub mod registry;
+pub mod reject;
+pub mod results;
+pub mod slice;
+pub mod stage;
+pub mod study;
+pub mod tally;
+pub mod telemetry;
+pub mod watch;
+pub mod yaml;

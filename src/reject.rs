@@ -3,10 +3,10 @@
 use std::fmt;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)?) => {
+    ($(#[doc = $doc:literal] $variant:ident = $word:literal),+ $(,)?) => {
         /// Stable words; other programs may match on them, so they are only ever added to.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum RejectCode { $($(#[$doc])* $variant),+ }
+        pub enum RejectCode { $(#[doc = $doc] $variant),+ }
 
         impl RejectCode {
             /// All codes, in the order of the documentation.
@@ -15,6 +15,11 @@ macro_rules! codes {
             /// The word that stands in files.
             pub const fn word(self) -> &'static str {
                 match self { $(RejectCode::$variant => $word),+ }
+            }
+
+            /// What it means, as a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(RejectCode::$variant => $doc.trim_ascii()),+ }
             }
 
             /// The code of that word.
@@ -28,7 +33,7 @@ macro_rules! codes {
 codes! {
     /// No bytes at all.
     Empty = "empty-file",
-    /// Larger than `inbox.file_bytes_max`.
+    /// Larger than `inbox.file_bytes_max`, or would grow past `admission.inflated_bytes_max` when decoded.
     TooLarge = "file-too-large",
     /// Could not be read, again and again.
     Unreadable = "unreadable",

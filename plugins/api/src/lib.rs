@@ -1,1 +1,9 @@
-//! ichd-plugin
+//! The boundary between the daemon and its backbones: what a backbone is, what it is asked to do, and how its weights
+//! travel. Backbones never see files, DICOM or windows; the daemon never sees layers.
+
+pub mod backbone;
+pub mod contract;
+pub mod fill;
+pub mod label;
+pub mod spec;
+pub mod weights;

@@ -1,0 +1,124 @@
+//! What every backbone must keep, checked in one place. Each family's tests call it.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::fill::uniform;
+use crate::label::N_LABELS;
+use crate::spec::BackboneSpec;
+use crate::weights::Weights;
+
+/// Checks a backbone on a device: names and counts, shapes of outputs, independence of slices in a batch, weights out
+/// and in, and that training lowers the loss. `side` may be smaller than the published one to save time.
+///
+/// # Errors
+/// The first promise that is broken.
+pub fn check(spec: &'static BackboneSpec, device: &Device, side: usize) -> Result<(), String> {
+    check_shapes(spec)?;
+    let weights = spec.untrained(7);
+    check_scoring(spec, device, side, &weights)?;
+    check_training(spec, device, side, &weights)
+}
+
+/// A reproducible batch of images `[n, 3, side, side]` with values in -2..2.
+pub fn images(n: usize, side: usize, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = uniform("images", n * 3 * side * side, 0).map(|u| 4.0 * u - 2.0).collect();
+    Tensor::from_data(TensorData::new(values, [n, 3, side, side]), device)
+}
+
+/// Logits as rows.
+///
+/// # Errors
+/// The device failed.
+pub fn rows(logits: Tensor<2>) -> Result<Vec<Vec<f32>>, String> {
+    let [_, columns] = logits.dims();
+    let values = logits.try_into_data().map_err(|error| format!("{error:?}"))?;
+    let values = values.try_to_vec::<f32>().map_err(|error| format!("{error:?}"))?;
+    Ok(values.chunks(columns).map(<[f32]>::to_vec).collect())
+}
+
+fn check_shapes(spec: &BackboneSpec) -> Result<(), String> {
+    let shapes = (spec.shapes)();
+    let trainable = |name: &str| !name.ends_with("running_mean") && !name.ends_with("running_var");
+    let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    let base: u64 =
+        shapes.iter().filter(|(name, _)| trainable(name) && !spec.is_classifier(name)).map(|(_, shape)| size(shape)).sum();
+    if base != spec.parameters {
+        return Err(format!("{}: {base} parameters, the spec says {}", spec.name, spec.parameters));
+    }
+    let head = vec![N_LABELS, spec.feature_width];
+    for (name, shape) in [(format!("{}.weight", spec.classifier), head), (format!("{}.bias", spec.classifier), vec![N_LABELS])] {
+        if !shapes.contains(&(name.clone(), shape)) {
+            return Err(format!("{}: no {name} of the right shape", spec.name));
+        }
+    }
+    if !shapes.iter().any(|(name, shape)| name == spec.first_conv && shape.get(1) == Some(&3)) {
+        return Err(format!("{}: no first convolution {} for 3 channels", spec.name, spec.first_conv));
+    }
+    let mut names: Vec<&String> = shapes.iter().map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    if names.len() == shapes.len() { Ok(()) } else { Err(format!("{}: a name stands twice", spec.name)) }
+}
+
+fn check_scoring(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
+    let mut backbone = (spec.infer)(device);
+    let mut short = weights.clone();
+    short.remove(spec.first_conv);
+    if backbone.load(&short).is_ok() {
+        return Err(format!("{}: weights without {} were taken", spec.name, spec.first_conv));
+    }
+    backbone.load(weights).map_err(|error| error.to_string())?;
+    let batch = images(3, side, device);
+    let together = rows(backbone.forward(batch.clone()))?;
+    if together.len() != 3 || together.iter().any(|row| row.len() != N_LABELS || row.iter().any(|v| !v.is_finite())) {
+        return Err(format!("{}: logits are not three finite rows of {N_LABELS}", spec.name));
+    }
+    if distance(&together[0], &together[1]) < 1e-6 {
+        return Err(format!("{}: different images give the same logits", spec.name));
+    }
+    for (idx, row) in together.iter().enumerate() {
+        let alone = rows(backbone.forward(batch.clone().slice([idx..idx + 1])))?;
+        let error = distance(row, &alone[0]);
+        if error > 1e-4 * scale(row) {
+            return Err(format!("{}: slice {idx} alone differs by {error} from its batch", spec.name));
+        }
+    }
+    Ok(())
+}
+
+fn check_training(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
+    let mut trainee = (spec.train)(device);
+    trainee.load(weights).map_err(|error| error.to_string())?;
+    if trainee.weights() != *weights {
+        return Err(format!("{}: weights come out of training other than they went in", spec.name));
+    }
+    let mut backbone = (spec.infer)(device);
+    backbone.load(weights).map_err(|error| error.to_string())?;
+    let batch = images(2, side, device);
+    let (folded, plain) = (rows(backbone.forward(batch.clone()))?, rows(trainee.forward(batch.clone()))?);
+    for (a, b) in folded.iter().zip(&plain) {
+        if distance(a, b) > 1e-3 * scale(b) {
+            return Err(format!("{}: folded {a:?} differs from unfolded {b:?}", spec.name));
+        }
+    }
+    let targets: Vec<f32> = (0..2 * N_LABELS).map(|n| (n % 3 == 0).into()).map(|t: u8| t.into()).collect();
+    let targets = Tensor::<2>::from_data(TensorData::new(targets, [2, N_LABELS]), device);
+    let losses: Vec<f64> = (0..4).map(|_| trainee.step(batch.clone(), targets.clone(), 1e-3)).collect();
+    if losses.iter().any(|loss| !loss.is_finite()) || losses[3] >= losses[0] {
+        return Err(format!("{}: four steps did not lower the loss: {losses:?}", spec.name));
+    }
+    let learned = trainee.weights();
+    let moved = |name: &str| learned.get(name) != weights.get(name);
+    if !moved(spec.first_conv) || !moved(&format!("{}.weight", spec.classifier)) {
+        return Err(format!("{}: the first or the last layer did not learn", spec.name));
+    }
+    Ok(())
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+fn scale(row: &[f32]) -> f32 {
+    row.iter().fold(1.0, |most, value| most.max(value.abs()))
+}

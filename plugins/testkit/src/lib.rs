@@ -1,0 +1,120 @@
+//! Holds a backbone against golden files that `tools/golden_backbones.py` makes with torchvision on the same weights.
+//!
+//! The files carry the reference's numbers in f32 and in f64. Ours must come as close to the f64 ones as three times the
+//! reference's own f32 error; logits and loss must never be off by more than 1e-3 of the largest value (gradients through
+//! many BatchNorms are worse conditioned than that, in the reference too). All figures are printed.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use ichd_plugin::contract::{images, rows};
+use ichd_plugin::fill::uniform;
+use ichd_plugin::label::N_LABELS;
+use ichd_plugin::spec::BackboneSpec;
+use serde::Deserialize;
+
+/// Most that f32 results may differ from f64 ones, relative to the largest value.
+const WORST: f64 = 1e-3;
+
+#[derive(Debug, Deserialize)]
+struct Golden {
+    backbone: String,
+    torchvision: String,
+    parameters: u64,
+    parameters_imagenet: u64,
+    eval: Vec<Eval>,
+    train: Train,
+}
+
+/// Numbers of the reference in both precisions.
+#[derive(Debug, Deserialize)]
+struct Numbers {
+    f32: Vec<f64>,
+    f64: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Eval {
+    side: usize,
+    batch: usize,
+    logits: Numbers,
+}
+
+#[derive(Debug, Deserialize)]
+struct Train {
+    side: usize,
+    batch: usize,
+    loss: Numbers,
+    gradients: BTreeMap<String, Numbers>,
+    running: BTreeMap<String, Numbers>,
+}
+
+/// Checks evaluation mode: parameter counts and logits at every side of the file.
+///
+/// # Panics
+/// Where ours differs: this is for tests.
+pub fn check_eval(spec: &'static BackboneSpec, golden: &str) {
+    let golden = read(spec, golden);
+    assert_eq!(spec.parameters, golden.parameters, "parameters without the classifier");
+    assert_eq!(spec.parameters_imagenet, golden.parameters_imagenet, "parameters with the ImageNet classifier");
+    let device = Device::flex();
+    let mut backbone = (spec.infer)(&device);
+    backbone.load(&spec.golden()).expect("golden weights");
+    for case in &golden.eval {
+        let found = rows(backbone.forward(images(case.batch, case.side, &device))).expect("logits").concat();
+        compare(&format!("{} logits at side {}", spec.name, case.side), &found, &case.logits, WORST);
+    }
+}
+
+/// Checks training mode: loss, gradients and running statistics after one pass.
+///
+/// # Panics
+/// Where ours differs: this is for tests.
+pub fn check_train(spec: &'static BackboneSpec, golden: &str) {
+    let train = read(spec, golden).train;
+    let device = Device::flex();
+    let mut trainee = (spec.train)(&device);
+    trainee.load(&spec.golden()).expect("golden weights");
+    let targets: Vec<f32> =
+        uniform("targets", train.batch * N_LABELS, 0).map(|u| if u < 0.5 { 0.0 } else { 1.0 }).collect();
+    let targets = Tensor::<2>::from_data(TensorData::new(targets, [train.batch, N_LABELS]), &device);
+    let pass = trainee.gradients(images(train.batch, train.side, &device), targets);
+    compare(&format!("{} loss", spec.name), &[pass.loss as f32], &train.loss, WORST);
+    for (name, numbers) in &train.gradients {
+        let found = &pass.gradients.get(name).unwrap_or_else(|| panic!("no gradient of {name}")).values;
+        compare(&format!("{} gradient of {name}", spec.name), &sample(found, numbers), numbers, f64::INFINITY);
+    }
+    let weights = trainee.weights();
+    for (name, numbers) in &train.running {
+        let found = &weights.get(name).unwrap_or_else(|| panic!("no {name}")).values;
+        compare(&format!("{} {name}", spec.name), &sample(found, numbers), numbers, f64::INFINITY);
+    }
+}
+
+/// The values that the file keeps: evenly spread over the tensor.
+fn sample(values: &[f32], numbers: &Numbers) -> Vec<f32> {
+    let n = numbers.f64.len();
+    (0..n).map(|k| values[k * values.len() / n]).collect()
+}
+
+fn read(spec: &BackboneSpec, golden: &str) -> Golden {
+    let golden: Golden = serde_json::from_str(golden).expect("a golden file");
+    assert_eq!(golden.backbone, spec.name);
+    println!("{}: reference torchvision {}", spec.name, golden.torchvision);
+    golden
+}
+
+fn compare(what: &str, found: &[f32], expected: &Numbers, most: f64) {
+    assert_eq!(found.len(), expected.f64.len(), "{what}: other number of values");
+    let worst = |values: &mut dyn Iterator<Item = f64>| {
+        values.zip(&expected.f64).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    let scale = expected.f64.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+    let ours = worst(&mut found.iter().map(|value| f64::from(*value)));
+    let theirs = worst(&mut expected.f32.iter().copied());
+    println!("{what}: off by {ours:.2e}, reference in f32 by {theirs:.2e}, largest value {scale:.2e}");
+    // One rounding of the result itself is always allowed.
+    let allowed = (3.0 * theirs).max(scale * f64::from(f32::EPSILON));
+    assert!(ours <= allowed, "{what}: off by {ours:e}, allowed {allowed:e}");
+    assert!(ours <= most * scale, "{what}: off by {ours:e} of {scale:e}");
+}

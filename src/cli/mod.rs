@@ -1,0 +1,105 @@
+//! The command line: what can be asked for, and who answers. Does no work itself.
+
+mod check;
+mod demo;
+mod inspect;
+mod models;
+mod phantom;
+mod progress;
+mod run;
+mod score;
+mod site;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::Fatal;
+
+/// Watches a folder for head-CT DICOM files and writes the probability of hemorrhage for every slice.
+///
+/// Research use only. Not a medical device.
+#[derive(Debug, Parser)]
+#[command(name = "ichd", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Try it:\n  ichd demo                       synthetic heads through the whole daemon, with a picture\n  ichd score FOLDER --out OUT     score files once\n  ichd check                      is my daemon.yaml right?\n  ichd run                        the daemon\n\nExit codes: 0 fine, 64 wrong use, 69 device lost, 70 a bug, 74 disk, 78 configuration or model.")]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// Settings; without it ./daemon.yaml if there is one, else the defaults.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// auto, cpu or cuda:N; overrides the settings.
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// More words; twice for all of them.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Answer in JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The daemon: watches the inbox until it is stopped.
+    #[command(after_help = "Example: ichd run --config /etc/ichd/daemon.yaml\nStop it with SIGTERM or Ctrl-C: it finishes what it has taken.")]
+    Run,
+    /// Synthetic heads through the whole daemon, then a table and a picture.
+    #[command(after_help = "Example: ichd demo --studies 3 --out demo")]
+    Demo(demo::Args),
+    /// Scores files once, without watching: every path gets a line.
+    #[command(after_help = "Example: ichd score /data/head-ct --out scores")]
+    Score(score::Args),
+    /// What the daemon sees in one file, its verdict, and a picture of the windows.
+    #[command(after_help = "Example: ichd inspect slice.dcm --png slice.png")]
+    Inspect(inspect::Args),
+    /// Writes synthetic labelled head-CT studies as DICOM files.
+    #[command(after_help = "Example: ichd phantom --out heads --studies 20 --seed 7\nLabels are in heads/labels.csv, in RSNA's format.")]
+    Phantom(phantom::Args),
+    /// Checks settings, folders, model and device, and reports every problem at once.
+    #[command(after_help = "Examples: ichd check --config daemon.yaml\n          ichd check --explain short-pixels")]
+    Check(check::Args),
+    /// Models and backbones.
+    #[command(subcommand)]
+    Models(models::Action),
+    /// Completions for a shell, to standard output.
+    #[command(after_help = "Example: ichd completions bash > /etc/bash_completion.d/ichd")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever ends the command, with the exit code that it asks for.
+pub fn execute(cli: Cli) -> Result<(), Fatal> {
+    let Cli { common, command } = cli;
+    match command {
+        Command::Run => run::run(&common),
+        Command::Demo(args) => demo::demo(&common, &args),
+        Command::Score(args) => score::score(&common, &args),
+        Command::Inspect(args) => inspect::inspect(&common, &args),
+        Command::Phantom(args) => phantom::phantom(&common, &args),
+        Command::Check(args) => check::check(&common, &args),
+        Command::Models(action) => models::models(&common, &action),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ichd", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Prints a line to standard output. A reader that left, such as `head`, is no error.
+fn say(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

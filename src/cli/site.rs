@@ -1,0 +1,86 @@
+//! What several commands do before their work: settings, model, device, folders, ledger.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::Common;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::device::{self, Chosen, Want};
+use crate::disk::{RealDisk, make_folders};
+use crate::error::Fatal;
+use crate::ledger::Ledger;
+use crate::model;
+use crate::pipeline::Site;
+
+/// The settings that a command line asks for: its file, else ./daemon.yaml if there is one, else the defaults.
+pub fn settings(common: &Common) -> Result<Config, Fatal> {
+    let usual = Path::new("daemon.yaml");
+    let mut config = match &common.config {
+        Some(path) => Config::load(path).map_err(Fatal::config)?,
+        None if usual.exists() => Config::load(usual).map_err(Fatal::config)?,
+        None => Config::default(),
+    };
+    if let Some(device) = &common.device {
+        Want::parse(device).map_err(|error| Fatal::new(crate::error::Exit::Usage, format!("--device: {error}")))?;
+        config.device.clone_from(device);
+    }
+    Ok(config)
+}
+
+/// The device that the settings ask for.
+pub fn device(config: &Config) -> Result<Chosen, Fatal> {
+    let want = Want::parse(&config.device).map_err(Fatal::config)?;
+    let chosen = device::choose(want).map_err(Fatal::config)?;
+    tracing::info!("{}", chosen.reason);
+    Ok(chosen)
+}
+
+/// Holds the site: no other daemon may work on it.
+#[derive(Debug)]
+pub struct Lock {
+    _file: std::fs::File,
+}
+
+/// Takes the site of a ledger for this process.
+pub fn lock(ledger: &Path) -> Result<Lock, Fatal> {
+    let path: PathBuf = ledger.with_extension("lock");
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| Fatal::config(format!("{}: {error}", path.display())))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Fatal::config(format!("another ichd works on this site (it holds {}); one site takes one daemon", path.display()))
+    })?;
+    Ok(Lock { _file: file })
+}
+
+/// Makes the folders, takes the site, opens the ledger, loads the model and chooses the device.
+pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
+    for (key, folder) in folders(&config) {
+        make_folders(&folder).map_err(|error| Fatal::config(format!("{key}: {}: {error}", folder.display())))?;
+    }
+    let lock = lock(&config.ledger.path)?;
+    let ledger = Ledger::open(&config.ledger.path)
+        .map_err(|error| Fatal::io(format!("{}: {error}", config.ledger.path.display())))?;
+    let model = model::load(&config).map_err(Fatal::config)?;
+    if !model.card.trained {
+        tracing::warn!("The model is untrained: its probabilities mean nothing. Every result says so.");
+    }
+    let device = device(&config)?;
+    let site =
+        Site { config, clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), ledger: Arc::new(ledger), model, device };
+    Ok((site, lock))
+}
+
+/// Folders that the daemon writes to, by key.
+pub fn folders(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let ledger = config.ledger.path.parent().map(Path::to_owned).unwrap_or_default();
+    vec![
+        ("inbox.path", config.inbox.path.clone()),
+        ("inbox.done_path", config.inbox.done_path.clone()),
+        ("inbox.rejected_path", config.inbox.rejected_path.clone()),
+        ("results.path", config.results.path.clone()),
+        ("ledger.path", ledger),
+    ]
+}
