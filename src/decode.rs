@@ -194,6 +194,6 @@ fn send_all(steps: Vec<Step>, batch: &Sender<Work>, record: &Sender<Arrival>) ->
 fn is_passing(kind: ErrorKind) -> bool {
     !matches!(
         kind,
-        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::FileTooLarge | ErrorKind::InvalidInput | ErrorKind::FilesystemLoop
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::FileTooLarge | ErrorKind::InvalidInput
     )
 }

@@ -1,1 +1,3 @@
-//! tests
+//! One integration binary: every file here is a module of it.
+
+mod decode;
