@@ -287,9 +287,17 @@ fn whole_or(view: &SliceView<'_>) -> Rect {
 
 /// From a stored value to each window's 0..1 before clamping.
 struct Transfer {
-    /// Per channel: factor and offset on the stored value as it lies in memory.
-    lines: Vec<(f32, f32)>,
+    /// Per channel: gain * (stored - pivot) + shift. The pivot is the whole number in the middle of the window, so that
+    /// the difference is exact in f32 and small where the window is; a plain line would lose the last digits.
+    lines: Vec<Line>,
     padding: Option<RangeInclusive<i32>>,
+}
+
+#[derive(Clone, Copy)]
+struct Line {
+    gain: f32,
+    pivot: f32,
+    shift: f32,
 }
 
 impl Transfer {
@@ -303,7 +311,8 @@ impl Transfer {
         let line = |(factor, offset): &(f64, f64)| {
             let gain = factor * view.slope * sign;
             let shift = factor * (view.slope * top + view.intercept) + offset;
-            (gain as f32, shift as f32)
+            let pivot = if gain == 0.0 { 0.0 } else { ((0.5 - shift) / gain).round().clamp(-65_536.0, 65_536.0) };
+            Line { gain: gain as f32, pivot: pivot as f32, shift: (shift + gain * pivot) as f32 }
         };
         Transfer { lines: plan.lines.iter().map(line).collect(), padding: view.padding.clone() }
     }
@@ -313,8 +322,8 @@ impl Transfer {
         let channels = self.lines.len();
         for (pixel, values) in stored.iter().zip(out.chunks_exact_mut(channels)) {
             let value = (*pixel).into() as f32;
-            for (slot, (gain, shift)) in values.iter_mut().zip(&self.lines) {
-                *slot = (gain * value + shift).clamp(0.0, 1.0);
+            for (slot, line) in values.iter_mut().zip(&self.lines) {
+                *slot = (line.gain * (value - line.pivot) + line.shift).clamp(0.0, 1.0);
             }
         }
         let Some(padding) = &self.padding else { return };
@@ -452,7 +461,9 @@ mod tests {
         let plan = WindowPlan::new(&[BRAIN], Ramp::LinearExact, 4, &[0.0], &[1.0]).unwrap();
         let pixels: Vec<u16> = (0..16).map(|n| n * 5).collect();
         let view = SliceView { pixels: StoredPixels::U16(&pixels), rows: 4, columns: 4, ..SliceView::default() };
-        let expected: Vec<f32> = pixels.iter().map(|p| ((1.0 / 80.0f32) * f32::from(*p)).clamp(0.0, 1.0)).collect();
-        assert_eq!(ct_window_vec(&plan, &[view]).unwrap(), expected);
+        let expected: Vec<f32> = pixels.iter().map(|p| window_hu(f32::from(*p), BRAIN, Ramp::LinearExact)).collect();
+        for (found, expected) in ct_window_vec(&plan, &[view]).unwrap().iter().zip(expected) {
+            assert!((found - expected).abs() <= f32::EPSILON / 2.0, "{found} instead of {expected}");
+        }
     }
 }

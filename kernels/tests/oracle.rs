@@ -127,7 +127,7 @@ fn run(case: &Case, plan: &WindowPlan, copies: usize) -> Vec<f32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn the_kernel_follows_the_oracle(case in cases(), side in 1usize..24, exact in any::<bool>(), n_windows in 1usize..=3) {
