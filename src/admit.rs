@@ -130,7 +130,8 @@ impl Settler {
 
     /// When `due` may next have an answer.
     pub fn deadline(&self) -> Option<Tick> {
-        let wait = |waiting: &Waiting| waiting.since + if waiting.open { OPEN_PATIENCE.max(self.settle) } else { self.settle };
+        let wait =
+            |waiting: &Waiting| waiting.since + if waiting.open { OPEN_PATIENCE.max(self.settle) } else { self.settle };
         self.waiting.values().map(wait).min()
     }
 }
@@ -156,7 +157,12 @@ impl Admission {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub fn run(mut self, sightings: &Receiver<Sighting>, admitted: &Sender<Admitted>, stop: &Stop) -> Result<(), Fatal> {
+    pub fn run(
+        mut self,
+        sightings: &Receiver<Sighting>,
+        admitted: &Sender<Admitted>,
+        stop: &Stop,
+    ) -> Result<(), Fatal> {
         let mut ticket = 0;
         loop {
             let now = self.clock.now();

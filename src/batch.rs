@@ -54,7 +54,12 @@ impl<T> Batcher<T> {
 ///
 /// # Errors
 /// None.
-pub fn run(setting: &BatchSetting, clock: &dyn Clock, works: &Receiver<Work>, batches: &Sender<Batch>) -> Result<(), Fatal> {
+pub fn run(
+    setting: &BatchSetting,
+    clock: &dyn Clock,
+    works: &Receiver<Work>,
+    batches: &Sender<Batch>,
+) -> Result<(), Fatal> {
     let mut batcher = Batcher::new(setting);
     loop {
         let received = match batcher.deadline() {

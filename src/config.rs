@@ -261,7 +261,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let fail = |problems| ConfigError { file: path.to_owned(), problems };
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let sentence = format!("cannot be read: {error}. Give another file with --config, or copy daemon.yaml from the source");
+            let sentence = format!(
+                "cannot be read: {error}. Give another file with --config, or copy daemon.yaml from the source"
+            );
             fail(vec![Problem { line: None, key: String::new(), sentence }])
         })?;
         let config = Config::from_text(&text).map_err(fail)?;
@@ -324,7 +326,10 @@ impl Config {
             report("log.filter", format!("{error}; a level such as `info` would be right"));
         }
         if self.model.name.is_empty() || self.model.name.split('/').any(|part| crate::names::component(part) != part) {
-            report("model.name", "must be a name, or name/version, of letters, digits, dots, dashes and underscores".into());
+            report(
+                "model.name",
+                "must be a name, or name/version, of letters, digits, dots, dashes and underscores".into(),
+            );
         }
     }
 
@@ -349,20 +354,32 @@ impl Config {
         range("decode.threads", self.decode.threads as u64, 0, 1024);
         let smoothing = self.results.smoothing;
         let sum: f64 = smoothing.iter().sum();
-        if smoothing.iter().any(|weight| !(0.0..=1.0).contains(weight)) || smoothing[1] <= 0.0 || (sum - 1.0).abs() > 1e-6 {
-            report("results.smoothing", "must be three weights from 0 to 1 that add up to 1, the middle one above 0".into());
+        if smoothing.iter().any(|weight| !(0.0..=1.0).contains(weight))
+            || smoothing[1] <= 0.0
+            || (sum - 1.0).abs() > 1e-6
+        {
+            report(
+                "results.smoothing",
+                "must be three weights from 0 to 1 that add up to 1, the middle one above 0".into(),
+            );
         }
     }
 
     fn check_windows(&self, report: &mut dyn FnMut(&str, String)) {
         if self.windows.is_empty() || self.windows.len() > WINDOWS_MAX {
-            report("windows", format!("{} windows are not possible; 1 to {WINDOWS_MAX} would be right", self.windows.len()));
+            report(
+                "windows",
+                format!("{} windows are not possible; 1 to {WINDOWS_MAX} would be right", self.windows.len()),
+            );
         }
         // DICOM's older ramp divides by width - 1 (PS3.3 C.11.2.1.2).
         let least = if self.ramp == RampSetting::Linear { 1.0 } else { 0.0 };
         for (item, window) in self.windows.iter().enumerate() {
             if !(window.width.is_finite() && window.width > least) {
-                report(&format!("windows[{item}].width"), format!("{} is not possible; more than {least} would be right", window.width));
+                report(
+                    &format!("windows[{item}].width"),
+                    format!("{} is not possible; more than {least} would be right", window.width),
+                );
             }
             if !window.level.is_finite() {
                 report(&format!("windows[{item}].level"), "must be a number of HU".into());
@@ -608,7 +625,10 @@ mod tests {
     #[test]
     fn one_folder_cannot_serve_twice() {
         let text = "inbox:\n  done_path: here\n  rejected_path: ./here\n";
-        assert_eq!(problems(text), ["3|inbox.rejected_path|is the same as inbox.done_path; each needs a place of its own"]);
+        assert_eq!(
+            problems(text),
+            ["3|inbox.rejected_path|is the same as inbox.done_path; each needs a place of its own"]
+        );
     }
 
     #[test]

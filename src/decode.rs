@@ -52,7 +52,12 @@ impl Decoder {
     ///
     /// # Errors
     /// The ledger cannot be read or written.
-    pub fn run(self, admitted: &Receiver<Admitted>, batch: &Sender<Work>, record: &Sender<Arrival>) -> Result<(), Fatal> {
+    pub fn run(
+        self,
+        admitted: &Receiver<Admitted>,
+        batch: &Sender<Work>,
+        record: &Sender<Arrival>,
+    ) -> Result<(), Fatal> {
         for file in admitted {
             let arrivals = self.handle(file)?;
             if send_all(arrivals, batch, record).is_err() {

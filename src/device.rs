@@ -95,7 +95,11 @@ fn cuda(index: usize) -> Result<Chosen, String> {
     Toolkit::of_this_machine().check()?;
     let device = Device::cuda(index);
     self_test(&device).map_err(|error| format!("the device failed its self-test ({error})"))?;
-    Ok(Chosen { device, name: format!("cuda:{index}"), reason: format!("Computing on cuda:{index}; it passed its self-test.") })
+    Ok(Chosen {
+        device,
+        name: format!("cuda:{index}"),
+        reason: format!("Computing on cuda:{index}; it passed its self-test."),
+    })
 }
 
 /// What compiling kernels on an NVIDIA device needs beside the driver. CubeCL panics where it is missing, so it is
@@ -195,7 +199,11 @@ fn probe(device: &Device) -> Result<Vec<f32>, String> {
     let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
     let features = conv2d(image, weight, None, options).reshape([8, 81]);
     let gram = features.clone().matmul(features.transpose()) / 81.0;
-    sigmoid(gram).try_into_data().map_err(|error| format!("{error:?}"))?.try_to_vec::<f32>().map_err(|error| format!("{error:?}"))
+    sigmoid(gram)
+        .try_into_data()
+        .map_err(|error| format!("{error:?}"))?
+        .try_to_vec::<f32>()
+        .map_err(|error| format!("{error:?}"))
 }
 
 /// Whether `path` looks like the folder of a CUDA toolkit; for reports.
@@ -230,7 +238,10 @@ mod tests {
     fn a_driver_alone_is_not_enough() {
         let root = tempfile::tempdir().unwrap();
         let missing = toolkit(root.path(), false, None).check().unwrap_err();
-        assert!(missing.contains("NVRTC") && missing.contains("libnvrtc.so.12") && missing.contains("Install"), "{missing}");
+        assert!(
+            missing.contains("NVRTC") && missing.contains("libnvrtc.so.12") && missing.contains("Install"),
+            "{missing}"
+        );
         let missing = toolkit(root.path(), true, None).check().unwrap_err();
         assert!(missing.contains("usr/local/cuda/include/cuda_fp16.h") && missing.contains("CUDA_PATH"), "{missing}");
 

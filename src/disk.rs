@@ -75,7 +75,7 @@ impl Disk for RealDisk {
             return Err(io::Error::new(ErrorKind::FileTooLarge, format!("{} bytes", meta.size())));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(meta.size()).unwrap_or(0));
-        file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > bytes_max {
             return Err(io::Error::new(ErrorKind::FileTooLarge, "grew beyond the limit while it was read"));
         }
@@ -233,7 +233,10 @@ mod tests {
             assert!(!path.exists());
         }
         let read = |name: &str| fs::read_to_string(done.join(name)).unwrap();
-        assert_eq!((read("a.dcm"), read("a.dcm.x"), read("a.dcm.x.1")), ("first".into(), "second".into(), "third".into()));
+        assert_eq!(
+            (read("a.dcm"), read("a.dcm.x"), read("a.dcm.x.1")),
+            ("first".into(), "second".into(), "third".into())
+        );
     }
 
     #[test]

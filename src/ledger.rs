@@ -176,7 +176,8 @@ impl Ledger {
     /// What is on record about `path`.
     pub fn file(&self, path: &str) -> Result<Option<FileRecord>, LedgerError> {
         let quick = lock(&self.quick);
-        let mut query = quick.prepare_cached("SELECT inode, bytes, mtime_ns, state, attempts FROM files WHERE path = ?")?;
+        let mut query =
+            quick.prepare_cached("SELECT inode, bytes, mtime_ns, state, attempts FROM files WHERE path = ?")?;
         Ok(query.query_row([path], file_record).optional()?)
     }
 
@@ -203,8 +204,9 @@ impl Ledger {
     /// Whether a file with this digest was finished: all its slices are on record.
     pub fn is_file_finished(&self, sha256: &str) -> Result<bool, LedgerError> {
         let quick = lock(&self.quick);
-        let mut query =
-            quick.prepare_cached("SELECT EXISTS (SELECT 1 FROM files WHERE sha256 = ? AND state IN ('done', 'duplicate'))")?;
+        let mut query = quick.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM files WHERE sha256 = ? AND state IN ('done', 'duplicate'))",
+        )?;
         Ok(query.query_row([sha256], |row| row.get(0))?)
     }
 
@@ -225,7 +227,8 @@ impl Ledger {
 
     /// A slice that shows this picture and was scored by this scorer.
     pub fn slice_of_picture(&self, key: &WorkKey) -> Result<Option<SliceRecord>, LedgerError> {
-        let mut found = self.slices("picture = ?1 AND scorer = ?2 ORDER BY seq LIMIT 1", &[&key.picture, &key.scorer])?;
+        let mut found =
+            self.slices("picture = ?1 AND scorer = ?2 ORDER BY seq LIMIT 1", &[&key.picture, &key.scorer])?;
         Ok(found.pop())
     }
 
@@ -270,9 +273,8 @@ impl Ledger {
     /// How often the summary of a study was written before.
     pub fn revision(&self, study: &str) -> Result<u32, LedgerError> {
         let quick = lock(&self.quick);
-        let revision = quick
-            .query_row("SELECT revision FROM studies WHERE study = ?", [study], |row| row.get(0))
-            .optional()?;
+        let revision =
+            quick.query_row("SELECT revision FROM studies WHERE study = ?", [study], |row| row.get(0)).optional()?;
         Ok(revision.unwrap_or(0))
     }
 

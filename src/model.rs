@@ -246,12 +246,19 @@ fn load_folder(models: &Path, name: &str) -> Result<Model, ModelError> {
         );
         return Err(fail(sentence));
     }
-    let weights = Weights::from_safetensors(&bytes, &weights_path.display().to_string()).map_err(|error| fail(error.to_string()))?;
+    let weights = Weights::from_safetensors(&bytes, &weights_path.display().to_string())
+        .map_err(|error| fail(error.to_string()))?;
     let card = card_of(manifest, spec, model, version, digest);
     Ok(Model { card, spec, weights })
 }
 
-fn card_of(manifest: Manifest, spec: &'static BackboneSpec, name: String, version: String, digest: String) -> ModelCard {
+fn card_of(
+    manifest: Manifest,
+    spec: &'static BackboneSpec,
+    name: String,
+    version: String,
+    digest: String,
+) -> ModelCard {
     let windows = manifest.windows.iter().map(|w| Window { level: w.level, width: w.width }).collect();
     ModelCard {
         name,

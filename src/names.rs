@@ -60,7 +60,8 @@ mod tests {
     #[test]
     fn hostile_and_reserved_identifiers_become_digests() {
         let long = "1".repeat(65);
-        let hostile = ["", ".", "..", "../../etc/passwd", "a/b", "a..b", ".hidden", "log", "Study", "é", "a b", "a\nb", &long];
+        let hostile =
+            ["", ".", "..", "../../etc/passwd", "a/b", "a..b", ".hidden", "log", "Study", "é", "a b", "a\nb", &long];
         let mut seen = std::collections::HashSet::new();
         for name in hostile {
             let safe = component(name);

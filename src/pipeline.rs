@@ -100,12 +100,15 @@ impl Pipeline {
             results: config.results.path.clone(),
         };
         for idx in 0..decode_threads(&config) {
-            let (decoder, input, works, record) = (decoder.clone(), for_decode.clone(), to_batch.clone(), to_record.clone());
+            let (decoder, input, works, record) =
+                (decoder.clone(), for_decode.clone(), to_batch.clone(), to_record.clone());
             stages.push(stage::spawn(&format!("decode-{idx}"), &stop, move || decoder.run(&input, &works, &record))?);
         }
         drop((for_decode, to_batch));
         let (setting, batch_clock) = (config.batch.clone(), Arc::clone(&clock));
-        stages.push(stage::spawn("batch", &stop, move || batch::run(&setting, batch_clock.as_ref(), &for_batch, &to_device))?);
+        stages.push(stage::spawn("batch", &stop, move || {
+            batch::run(&setting, batch_clock.as_ref(), &for_batch, &to_device)
+        })?);
         let (infer_clock, infer_tally) = (Arc::clone(&clock), Arc::clone(&tally));
         stages.push(stage::spawn("device", &stop, move || {
             infer::run(engine, &infer_clock, &infer_tally, &for_device, &to_record)

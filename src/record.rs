@@ -212,7 +212,8 @@ impl Recorder {
 
     /// One slice of a file has its outcome; with the last one the file has.
     fn settle(&mut self, origin: &Arc<Origin>, part: Part, entry: &mut Entry) {
-        let open = self.open.entry(origin.ticket).or_insert_with(|| Open { missing: origin.n_slices, ..Open::default() });
+        let open =
+            self.open.entry(origin.ticket).or_insert_with(|| Open { missing: origin.n_slices, ..Open::default() });
         match part {
             Part::Fresh(record) => open.fresh.push(record),
             Part::Known(record) => open.known.push(record),
@@ -238,7 +239,8 @@ impl Recorder {
                 persist("a reason", || self.disposer.write_reason(&origin.path, rejection, origin.sha256.as_deref()))?;
             }
         }
-        let outcomes: Vec<FileOutcome> = entry.files.iter().filter_map(|(origin, fate)| outcome(origin, fate)).collect();
+        let outcomes: Vec<FileOutcome> =
+            entry.files.iter().filter_map(|(origin, fate)| outcome(origin, fate)).collect();
         if !outcomes.is_empty() || !entry.slices.is_empty() {
             let seqs = self.ledger.commit(&outcomes, &entry.slices, &rfc3339(self.clock.wall()))?;
             self.append_log(&seqs, &entry.results)?;
@@ -315,7 +317,8 @@ impl Recorder {
 
     fn newest_log(&self) -> Option<PathBuf> {
         let entries = std::fs::read_dir(self.results.path.join("log")).ok()?;
-        let logs = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "jsonl"));
+        let logs =
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "jsonl"));
         logs.max()
     }
 
@@ -337,7 +340,8 @@ impl Recorder {
     fn write_quiet_studies(&mut self, all: bool) -> Result<(), Fatal> {
         let (now, quiet) = (self.clock.now(), self.quiet());
         let due = |since: &Tick| all || *since + quiet <= now;
-        let mut studies: Vec<String> = self.studies.iter().filter(|(_, since)| due(since)).map(|(s, _)| s.clone()).collect();
+        let mut studies: Vec<String> =
+            self.studies.iter().filter(|(_, since)| due(since)).map(|(s, _)| s.clone()).collect();
         studies.sort();
         for study in studies {
             self.write_study(&study)?;
@@ -397,7 +401,9 @@ fn persist<T>(what: &str, write: impl Fn() -> io::Result<T>) -> Result<T, Fatal>
                 std::thread::sleep(Duration::from_millis(WRITE_PAUSE_MS << (attempt - 1)));
                 attempt += 1;
             }
-            Err(error) => return Err(Fatal::io(format!("{what} could not be written in {WRITE_ATTEMPTS} tries: {error}"))),
+            Err(error) => {
+                return Err(Fatal::io(format!("{what} could not be written in {WRITE_ATTEMPTS} tries: {error}")));
+            }
         }
     }
 }

@@ -21,11 +21,7 @@ impl Stop {
     /// Not wished yet.
     pub fn new() -> Self {
         let (keeper, waker) = bounded(0);
-        Stop {
-            wished: Arc::new(AtomicBool::new(false)),
-            keeper: Arc::new(std::sync::Mutex::new(Some(keeper))),
-            waker,
-        }
+        Stop { wished: Arc::new(AtomicBool::new(false)), keeper: Arc::new(std::sync::Mutex::new(Some(keeper))), waker }
     }
 
     /// Wishes it.

@@ -141,7 +141,8 @@ fn place(slices: Vec<StudySlice>, weights: [f64; 3]) -> (Vec<Placed>, Vec<Value>
         .collect();
     let in_space = placed.iter().all(|placed| placed.along_mm.is_some());
     if in_space {
-        placed.sort_by(|a, b| (a.along_mm.unwrap_or(0.0)).total_cmp(&b.along_mm.unwrap_or(0.0)).then_with(|| tie(a, b)));
+        placed
+            .sort_by(|a, b| (a.along_mm.unwrap_or(0.0)).total_cmp(&b.along_mm.unwrap_or(0.0)).then_with(|| tie(a, b)));
         check_spacing(&placed, &mut warnings);
     } else {
         warnings.push(json!({

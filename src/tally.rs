@@ -85,7 +85,11 @@ impl Count {
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files: {} done, {} duplicates, {} rejected", self.admitted, self.done, self.duplicates, self.rejected)?;
+        write!(
+            f,
+            "{} files: {} done, {} duplicates, {} rejected",
+            self.admitted, self.done, self.duplicates, self.rejected
+        )?;
         if self.returned > 0 {
             write!(f, ", {} still being written", self.returned)?;
         }

@@ -101,7 +101,9 @@ fn forward_event(event: Event, sightings: &Sender<Sighting>, overflow: &AtomicBo
         overflow.store(true, Ordering::SeqCst);
     }
     let make: fn(PathBuf) -> Sighting = match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(_)) => Sighting::Closed,
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Name(_)) => {
+            Sighting::Closed
+        }
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => Sighting::Touched,
         _ => return,
     };

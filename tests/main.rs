@@ -1,3 +1,8 @@
-//! One integration binary: every file here is a module of it.
+//! One integration binary: every file here is a module of it, so that it is linked once.
 
+mod cli;
 mod decode;
+mod phantom;
+mod pipeline;
+mod receiver;
+mod support;

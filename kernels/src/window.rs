@@ -170,7 +170,13 @@ impl WindowPlan {
     ///
     /// # Errors
     /// No window, a width or deviation that is not above 0 (above 1 for [`Ramp::Linear`]), a side of 0, numbers that are not finite.
-    pub fn new(windows: &[Window], ramp: Ramp, side: usize, mean: &[f32], std: &[f32]) -> Result<WindowPlan, KernelError> {
+    pub fn new(
+        windows: &[Window],
+        ramp: Ramp,
+        side: usize,
+        mean: &[f32],
+        std: &[f32],
+    ) -> Result<WindowPlan, KernelError> {
         let fail = |reason: &str| Err(KernelError::Plan(reason.to_owned()));
         if windows.is_empty() || windows.len() != mean.len() || windows.len() != std.len() {
             return fail("windows, mean and std must have the same number of items, at least one");
@@ -185,7 +191,8 @@ impl WindowPlan {
         if !mean.iter().all(|m| m.is_finite()) || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
             return fail("means must be finite and deviations above 0");
         }
-        let norm = |(mean, std): (&f32, &f32)| ((1.0 / f64::from(*std)) as f32, (-f64::from(*mean) / f64::from(*std)) as f32);
+        let norm =
+            |(mean, std): (&f32, &f32)| ((1.0 / f64::from(*std)) as f32, (-f64::from(*mean) / f64::from(*std)) as f32);
         Ok(WindowPlan {
             lines: windows.iter().map(|window| ramp.line(*window)).collect(),
             norms: mean.iter().zip(std).map(norm).collect(),

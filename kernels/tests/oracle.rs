@@ -104,7 +104,11 @@ fn cases() -> impl Strategy<Value = Case> {
 
 fn windows_for(case: &Case) -> Vec<Window> {
     let middle = (case.slope * 1100.0 + case.intercept) as f32;
-    vec![Window { level: middle, width: 80.0 }, Window { level: middle + 30.0, width: 200.0 }, Window { level: middle, width: 381.0 }]
+    vec![
+        Window { level: middle, width: 80.0 },
+        Window { level: middle + 30.0, width: 200.0 },
+        Window { level: middle, width: 381.0 },
+    ]
 }
 
 fn run(case: &Case, plan: &WindowPlan, copies: usize) -> Vec<f32> {

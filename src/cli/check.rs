@@ -38,7 +38,9 @@ pub fn check(common: &Common, args: &Args) -> Result<(), Fatal> {
     if common.json {
         let rows: Vec<_> =
             problems.iter().map(|p| json!({"line": p.line, "key": p.key, "sentence": p.sentence})).collect();
-        say(json!({"file": has_file.then(|| file.display().to_string()), "ok": problems.is_empty(), "problems": rows, "facts": facts}));
+        say(
+            json!({"file": has_file.then(|| file.display().to_string()), "ok": problems.is_empty(), "problems": rows, "facts": facts}),
+        );
     } else {
         for fact in &facts {
             say(format!("ok   {fact}"));
@@ -83,7 +85,9 @@ fn check_folder(folder: &Path) -> Result<String, String> {
         return Err(format!("{} is no folder", folder.display()));
     }
     let above = folder.parent().unwrap_or(Path::new("."));
-    check_folder(above).map(|_| "will be made".into()).map_err(|error| format!("{} cannot be made: {error}", folder.display()))
+    check_folder(above)
+        .map(|_| "will be made".into())
+        .map_err(|error| format!("{} cannot be made: {error}", folder.display()))
 }
 
 fn explain(common: &Common, what: &Path) -> Result<(), Fatal> {

@@ -78,7 +78,8 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
     let labels = read_labels(&base.join("heads").join("labels.csv"))?;
     let picture = base.join("demo.png");
     let heading = format!("ichd {}  {} on {device}", env!("CARGO_PKG_VERSION"), card.backbone);
-    let footer = if card.trained { NOTICE.to_owned() } else { format!("UNTRAINED weights: numbers mean nothing. {NOTICE}") };
+    let footer =
+        if card.trained { NOTICE.to_owned() } else { format!("UNTRAINED weights: numbers mean nothing. {NOTICE}") };
     draw(&config, &slices, &labels, &heading, &footer, &picture)?;
     let rate = count.slices as f64 / took.as_secs_f64();
     let summary = json!({
@@ -90,7 +91,11 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
         return Ok(());
     }
     print_table(&config, &slices);
-    say(format!("{} slices in {:.1} s: {rate:.1} a second on {device}, settle time included.", count.slices, millis(took) / 1e3));
+    say(format!(
+        "{} slices in {:.1} s: {rate:.1} a second on {device}, settle time included.",
+        count.slices,
+        millis(took) / 1e3
+    ));
     say(format!("Results:  {}", config.results.path.display()));
     say(format!("Picture:  {}", picture.display()));
     if !card.trained {
@@ -129,7 +134,8 @@ fn demo_site(mut config: Config, base: &Path) -> Config {
 }
 
 fn make_heads(heads: &Path, args: &Args) -> Result<usize, Fatal> {
-    let options = PhantomOptions { studies: args.studies, seed: args.seed, bleed_share: 0.8, ..PhantomOptions::default() };
+    let options =
+        PhantomOptions { studies: args.studies, seed: args.seed, bleed_share: 0.8, ..PhantomOptions::default() };
     let bar = progress::bar(0, "slices made");
     let summary = write_dataset(heads, &options, &|done, total| {
         bar.set_length(total);
@@ -162,7 +168,10 @@ fn wait_for(reports: &Receiver<Report>, total: usize) -> Result<Vec<SliceRecord>
                 return Err(Fatal::new(Exit::Bug, format!("{} has no result: {fate:?}", path.display())));
             }
             Err(RecvTimeoutError::Timeout) => {
-                return Err(Fatal::new(Exit::Bug, format!("{} of {total} slices came out, then none for {PATIENCE:?}", slices.len())));
+                return Err(Fatal::new(
+                    Exit::Bug,
+                    format!("{} of {total} slices came out, then none for {PATIENCE:?}", slices.len()),
+                ));
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -175,10 +184,20 @@ fn wait_for(reports: &Receiver<Report>, total: usize) -> Result<Vec<SliceRecord>
 /// Summaries follow their studies after a quiet second.
 fn wait_for_studies(config: &Config, slices: &[SliceRecord]) {
     let begun = Instant::now();
-    let is_there = |slice: &SliceRecord| config.results.path.join(study_path(&slice.study)).exists();
-    while !slices.iter().all(is_there) && begun.elapsed() < Duration::from_secs(20) {
+    let mut expected: std::collections::HashMap<&str, u64> = std::collections::HashMap::new();
+    for slice in slices {
+        *expected.entry(&slice.study).or_default() += 1;
+    }
+    let is_whole = |(study, n_slices): (&&str, &u64)| read_study(config, study)["n_slices"].as_u64() == Some(*n_slices);
+    while !expected.iter().all(is_whole) && begun.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// The summary of a study; null while there is none.
+fn read_study(config: &Config, study: &str) -> Value {
+    let bytes = fs::read(config.results.path.join(study_path(study))).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Positive subtypes of each image in an RSNA label table.
@@ -203,8 +222,7 @@ fn print_table(config: &Config, slices: &[SliceRecord]) {
     let names: String = Label::ALL.iter().map(|label| format!("{:>17}", label.name())).collect();
     say(format!("\nHighest smoothed probability per study\n{:<14}{:>7}{names}", "study", "slices"));
     for study in studies {
-        let path = config.results.path.join(study_path(study));
-        let summary: Value = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let summary = read_study(config, study);
         let cell = |label: &Label| {
             let value = summary["maximum"][label.name()]["smoothed"]["probability"].as_f64();
             value.map_or(format!("{:>17}", "-"), |value| format!("{value:>17.3}"))
@@ -232,7 +250,10 @@ fn draw(
 }
 
 /// Takes turns between the subtypes and slices without blood, so that a sheet shows some of each.
-fn choose<'a>(slices: &'a [SliceRecord], labels: &std::collections::HashMap<String, Vec<Label>>) -> Vec<&'a SliceRecord> {
+fn choose<'a>(
+    slices: &'a [SliceRecord],
+    labels: &std::collections::HashMap<String, Vec<Label>>,
+) -> Vec<&'a SliceRecord> {
     let mut groups: Vec<Vec<&SliceRecord>> = vec![Vec::new(); N_LABELS];
     let mut sorted: Vec<&SliceRecord> = slices.iter().collect();
     sorted.sort_by(|a, b| a.instance.cmp(&b.instance));
@@ -241,7 +262,9 @@ fn choose<'a>(slices: &'a [SliceRecord], labels: &std::collections::HashMap<Stri
         groups[found.map_or(0, |label| *label as usize)].push(slice);
     }
     let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
-    (0..longest).flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()).collect::<Vec<_>>()).collect()
+    (0..longest)
+        .flat_map(|turn| groups.iter().filter_map(move |group| group.get(turn).copied()).collect::<Vec<_>>())
+        .collect()
 }
 
 fn tile(
@@ -250,15 +273,26 @@ fn tile(
     labels: &std::collections::HashMap<String, Vec<Label>>,
 ) -> Result<Tile, Fatal> {
     let file = config.inbox.done_path.join(format!("{}.dcm", slice.instance));
-    let (_, bytes) = RealDisk.read(&file, u64::MAX).map_err(|error| Fatal::io(format!("{}: {error}", file.display())))?;
-    let decoded = dicom::decode(&bytes, &AdmissionRules::default()).map_err(|error| Fatal::new(Exit::Bug, error.to_string()))?;
+    let (_, bytes) =
+        RealDisk.read(&file, u64::MAX).map_err(|error| Fatal::io(format!("{}: {error}", file.display())))?;
+    let decoded =
+        dicom::decode(&bytes, &AdmissionRules::default()).map_err(|error| Fatal::new(Exit::Bug, error.to_string()))?;
     let Some(picture) = decoded.first() else { return Err(Fatal::new(Exit::Bug, "a phantom without slices")) };
     let window = Window { level: 40.0, width: 80.0 };
     let image = windowed(&slice_hu(picture), picture.rows, picture.columns, window, Ramp::LinearExact);
     let z = picture.geometry.position.map_or(0.0, |position| position[2]);
-    let truth: Vec<&str> =
-        labels.get(&slice.instance).into_iter().flatten().filter(|label| **label != Label::Any).map(|label| label.name()).collect();
-    let bars = Label::ALL.iter().zip(&slice.logits).map(|(label, logit)| (short(*label).to_owned(), sigmoid(*logit))).collect();
+    let truth: Vec<&str> = labels
+        .get(&slice.instance)
+        .into_iter()
+        .flatten()
+        .filter(|label| **label != Label::Any)
+        .map(|label| short(*label))
+        .collect();
+    let bars = Label::ALL
+        .iter()
+        .zip(&slice.logits)
+        .map(|(label, logit)| (short(*label).to_owned(), sigmoid(*logit)))
+        .collect();
     let note = if truth.is_empty() { "truth: no blood".to_owned() } else { format!("truth: {}", truth.join(", ")) };
     Ok(Tile { image, title: format!("z {z:.0} mm  L 40 W 80"), bars, note })
 }

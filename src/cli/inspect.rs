@@ -39,7 +39,9 @@ pub fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
         Ok(slices) => slices,
         Err(rejection) => {
             if common.json {
-                say(json!({"verdict": "rejected", "code": rejection.code.word(), "tag": rejection.tag, "sentence": rejection.sentence}));
+                say(
+                    json!({"verdict": "rejected", "code": rejection.code.word(), "tag": rejection.tag, "sentence": rejection.sentence}),
+                );
             } else {
                 say(format!("rejected   {rejection}"));
             }
@@ -47,7 +49,9 @@ pub fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
         }
     };
     if common.json {
-        say(json!({"verdict": "accepted", "sha256": sha256(&bytes), "slices": slices.iter().map(facts).collect::<Vec<_>>()}));
+        say(
+            json!({"verdict": "accepted", "sha256": sha256(&bytes), "slices": slices.iter().map(facts).collect::<Vec<_>>()}),
+        );
     } else {
         say(format!("accepted   {} slice(s), {} bytes, sha256 {}", slices.len(), bytes.len(), sha256(&bytes)));
         for slice in &slices {
@@ -58,7 +62,10 @@ pub fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
     let hu = slice_hu(slice);
     let windows = config.kernel_windows();
     let picture = |w: &ichd_kernels::Window| {
-        (format!("level {} width {}", w.level, w.width), windowed(&hu, slice.rows, slice.columns, *w, config.ramp.into()))
+        (
+            format!("level {} width {}", w.level, w.width),
+            windowed(&hu, slice.rows, slice.columns, *w, config.ramp.into()),
+        )
     };
     let sheet = side_by_side(&windows.iter().map(picture).collect::<Vec<_>>());
     let png = sheet.png().map_err(Fatal::io)?;
@@ -71,7 +78,8 @@ pub fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
 
 /// HU of every pixel; padding is air.
 pub fn slice_hu(slice: &Slice) -> Vec<f32> {
-    let is_padding = |index: usize| slice.padding.as_ref().is_some_and(|range| range.contains(&slice.pixels.get(index)));
+    let is_padding =
+        |index: usize| slice.padding.as_ref().is_some_and(|range| range.contains(&slice.pixels.get(index)));
     (0..slice.pixels.len()).map(|index| if is_padding(index) { -1000.0 } else { slice.hu(index) as f32 }).collect()
 }
 

@@ -21,7 +21,9 @@ use crate::error::Fatal;
 /// Research use only. Not a medical device.
 #[derive(Debug, Parser)]
 #[command(name = "ichd", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Try it:\n  ichd demo                       synthetic heads through the whole daemon, with a picture\n  ichd score FOLDER --out OUT     score files once\n  ichd check                      is my daemon.yaml right?\n  ichd run                        the daemon\n\nExit codes: 0 fine, 64 wrong use, 69 device lost, 70 a bug, 74 disk, 78 configuration or model.")]
+#[command(
+    after_help = "Try it:\n  ichd demo                       synthetic heads through the whole daemon, with a picture\n  ichd score FOLDER --out OUT     score files once\n  ichd check                      is my daemon.yaml right?\n  ichd run                        the daemon\n\nExit codes: 0 fine, 64 wrong use, 69 device lost, 70 a bug, 74 disk, 78 configuration or model."
+)]
 pub struct Cli {
     #[command(flatten)]
     common: Common,
@@ -49,7 +51,9 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The daemon: watches the inbox until it is stopped.
-    #[command(after_help = "Example: ichd run --config /etc/ichd/daemon.yaml\nStop it with SIGTERM or Ctrl-C: it finishes what it has taken.")]
+    #[command(
+        after_help = "Example: ichd run --config /etc/ichd/daemon.yaml\nStop it with SIGTERM or Ctrl-C: it finishes what it has taken."
+    )]
     Run,
     /// Synthetic heads through the whole daemon, then a table and a picture.
     #[command(after_help = "Example: ichd demo --studies 3 --out demo")]
@@ -61,7 +65,9 @@ enum Command {
     #[command(after_help = "Example: ichd inspect slice.dcm --png slice.png")]
     Inspect(inspect::Args),
     /// Writes synthetic labelled head-CT studies as DICOM files.
-    #[command(after_help = "Example: ichd phantom --out heads --studies 20 --seed 7\nLabels are in heads/labels.csv, in RSNA's format.")]
+    #[command(
+        after_help = "Example: ichd phantom --out heads --studies 20 --seed 7\nLabels are in heads/labels.csv, in RSNA's format."
+    )]
     Phantom(phantom::Args),
     /// Checks settings, folders, model and device, and reports every problem at once.
     #[command(after_help = "Examples: ichd check --config daemon.yaml\n          ichd check --explain short-pixels")]

@@ -64,7 +64,11 @@ pub fn phantom(common: &Common, args: &Args) -> Result<(), Fatal> {
     }
     say(format!("{} slices of {} studies in {}", summary.slices, summary.studies, args.out.display()));
     for (label, count) in Label::ALL.iter().zip(summary.positive) {
-        say(format!("  {:<18}{count:>6} slices, {:>5.1} %", label.name(), 100.0 * count as f64 / summary.slices as f64));
+        say(format!(
+            "  {:<18}{count:>6} slices, {:>5.1} %",
+            label.name(),
+            100.0 * count as f64 / summary.slices as f64
+        ));
     }
     say(format!("Labels: {}", args.out.join("labels.csv").display()));
     Ok(())

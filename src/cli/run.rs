@@ -38,6 +38,9 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), Fatal> {
         }
     };
     // Lives as long as the process.
-    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(|error| Fatal::io(format!("signals: {error}")))?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(wait)
+        .map_err(|error| Fatal::io(format!("signals: {error}")))?;
     Ok(())
 }

@@ -52,7 +52,11 @@ pub fn score(common: &Common, args: &Args) -> Result<(), Fatal> {
     let secs = begun.elapsed().as_secs_f64();
     if !common.json {
         let rate = count.slices as f64 / secs;
-        say(format!("{count}; {} slices scored in {secs:.1} s ({rate:.1} a second). Results: {}", count.slices, args.out.display()));
+        say(format!(
+            "{count}; {} slices scored in {secs:.1} s ({rate:.1} a second). Results: {}",
+            count.slices,
+            args.out.display()
+        ));
         if !card.trained {
             say("The model is untrained: its probabilities mean nothing.");
         }
@@ -76,10 +80,12 @@ fn list(paths: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>, Fatal> {
     let mut files = Vec::new();
     let own = out.canonicalize().ok();
     for path in paths {
-        let found = watch::list_files(path)
-            .map_err(|error| Fatal::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+        let found =
+            watch::list_files(path).map_err(|error| Fatal::new(Exit::Usage, format!("{}: {error}", path.display())))?;
         // Results that lie among the inputs are no inputs.
-        let is_own = |file: &PathBuf| own.as_ref().is_some_and(|own| file.canonicalize().is_ok_and(|file| file.starts_with(own)));
+        let is_own = |file: &PathBuf| {
+            own.as_ref().is_some_and(|own| file.canonicalize().is_ok_and(|file| file.starts_with(own)))
+        };
         files.extend(found.into_iter().filter(|file| !is_own(file)));
     }
     Ok(files)
@@ -87,11 +93,19 @@ fn list(paths: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>, Fatal> {
 
 /// A path with control characters made visible: names come from outside.
 fn shown(path: &Path) -> String {
-    path.display().to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    path.display()
+        .to_string()
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
 }
 
 fn any(slices: &[SliceRecord]) -> f32 {
-    let top = slices.iter().filter_map(|slice| slice.logits.get(Label::Any as usize)).copied().fold(f32::NEG_INFINITY, f32::max);
+    let top = slices
+        .iter()
+        .filter_map(|slice| slice.logits.get(Label::Any as usize))
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max);
     sigmoid(top)
 }
 

@@ -50,7 +50,10 @@ pub fn lock(ledger: &Path) -> Result<Lock, Fatal> {
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| Fatal::config(format!("{}: {error}", path.display())))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Fatal::config(format!("another ichd works on this site (it holds {}); one site takes one daemon", path.display()))
+        Fatal::config(format!(
+            "another ichd works on this site (it holds {}); one site takes one daemon",
+            path.display()
+        ))
     })?;
     Ok(Lock { _file: file })
 }
@@ -68,8 +71,14 @@ pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
         tracing::warn!("The model is untrained: its probabilities mean nothing. Every result says so.");
     }
     let device = device(&config)?;
-    let site =
-        Site { config, clock: Arc::new(SystemClock::new()), disk: Arc::new(RealDisk), ledger: Arc::new(ledger), model, device };
+    let site = Site {
+        config,
+        clock: Arc::new(SystemClock::new()),
+        disk: Arc::new(RealDisk),
+        ledger: Arc::new(ledger),
+        model,
+        device,
+    };
     Ok((site, lock))
 }
 

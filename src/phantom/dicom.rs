@@ -43,7 +43,11 @@ pub fn ids(options: &PhantomOptions, study: &Study, slice_idx: usize) -> Ids {
         study: make("study", study.idx.to_string()),
         series: make("series", study.idx.to_string()),
         instance: make("instance", format!("{}/{slice_idx}", study.idx)),
-        patient: if options.rsna_style { make("patient", patient.to_string()) } else { format!("PHANTOM-{patient:05}") },
+        patient: if options.rsna_style {
+            make("patient", patient.to_string())
+        } else {
+            format!("PHANTOM-{patient:05}")
+        },
     }
 }
 

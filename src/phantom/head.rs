@@ -188,8 +188,9 @@ impl Head {
             return point(Tissue::Brain, DURA);
         }
         let tentorium = 4.0 + 0.34 * (x.abs() * 0.9 + (62.0 - y).max(0.0) * 0.35) - 26.0;
-        let posterior = y > 14.0 && z < tentorium;
-        if y > 18.0 && (z - tentorium).abs() < 0.7 && z < 6.0 {
+        // In front it ends where the petrous bones do, which run outward and back.
+        let posterior = y > 3.0 + 0.55 * x.abs() && z < tentorium;
+        if y > 6.0 + 0.55 * x.abs() && (z - tentorium).abs() < 0.7 && z < 6.0 {
             return point(Tissue::Brain, DURA);
         }
         let rift = x + 1.2 * self.coarse.at([4.0, y / 22.0, z / 22.0]);
@@ -215,7 +216,8 @@ impl Head {
         let side = x.abs();
         let v = self.ventricles;
         let wall = 0.08 * self.fine.at([x / 6.0, y / 6.0, z / 6.0]);
-        let inside = |center: [f32; 3], radii: [f32; 3]| ellipsoid([side, y, z], center, radii.map(|r| r * v)) + wall < 1.0;
+        let inside =
+            |center: [f32; 3], radii: [f32; 3]| ellipsoid([side, y, z], center, radii.map(|r| r * v)) + wall < 1.0;
         // Horns lean outward with their distance from the middle of the head.
         let front = 7.5 - 0.20 * (y + 18.0);
         let back = 16.0 + 0.30 * (y - 18.0);
@@ -236,9 +238,10 @@ impl Head {
         // Suprasellar star, crural and ambient cisterns around the midbrain, quadrigeminal, the Sylvian fissure.
         let around = (ellipsoid([side, y, z], [0.0, 12.0, -20.0], [19.0, 16.0, 14.0]) - 1.0).abs() < 0.11 * widen;
         let sylvian_axis = -8.0 + 0.45 * (side - 40.0) + 2.0 * self.coarse.at([side / 9.0, 5.0, z / 9.0]);
-        let sylvian = (y - sylvian_axis).abs() < 2.3 * widen && (34.0..66.0).contains(&side) && (-16.0..17.0).contains(&z);
+        let sylvian =
+            (y - sylvian_axis).abs() < 2.3 * widen && (34.0..66.0).contains(&side) && (-16.0..17.0).contains(&z);
         inside([0.0, -12.0, -22.0], [13.0, 9.0, 8.0])
-            || (around && (-30.0..-8.0).contains(&z))
+            || (around && (-30.0..-8.0).contains(&z) && y > 6.0)
             || inside([0.0, 30.0, -10.0], [9.0, 4.5, 7.0])
             || sylvian
             || inside([0.0, 66.0, -42.0], [10.0, 6.0, 10.0])
@@ -267,7 +270,13 @@ impl Head {
         ];
         let nucleus = deep.iter().any(|(center, radii)| ellipsoid([side, y, z], *center, *radii) < 1.0);
         let stem = ellipsoid([side, y, z], [0.0, 12.0, -22.0], [16.0, 14.0, 16.0]) < 1.0;
-        let base = if cortex || nucleus { GRAY } else if stem { 33.0 } else { WHITE };
+        let base = if cortex || nucleus {
+            GRAY
+        } else if stem {
+            33.0
+        } else {
+            WHITE
+        };
         (Tissue::Brain, base + texture)
     }
 
@@ -282,7 +291,7 @@ impl Head {
         // Folia: thin sheets that run across.
         let sheet = ((y * 0.75 + z * 0.35 + 3.0 * self.coarse.at([x / 18.0, y / 18.0, z / 18.0])) * 1.25).sin();
         let core = ellipsoid([x.abs(), y, z], [17.0, 44.0, -34.0], [13.0, 14.0, 9.0]) < 1.0;
-        let hu = if core { 31.0 } else { 38.0 + 2.2 * sheet };
+        let hu = if core { 30.0 } else { 34.5 + 2.2 * sheet };
         (Tissue::Brain, hu)
     }
 

@@ -71,7 +71,9 @@ impl Image {
             text.chars().take(most.saturating_sub(2)).chain("..".chars().take(most)).collect()
         };
         for (at, letter) in shown.chars().enumerate() {
-            let Some(glyph) = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::BASIC_FONTS.get('?')) else { continue };
+            let Some(glyph) = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::BASIC_FONTS.get('?')) else {
+                continue;
+            };
             for (row, bits) in glyph.iter().enumerate() {
                 for column in (0..CELL).filter(|column| bits >> column & 1 == 1) {
                     self.set(x + at * CELL + column, y + row, color);

@@ -40,13 +40,18 @@ fn check_shapes(spec: &BackboneSpec) -> Result<(), String> {
     let shapes = (spec.shapes)();
     let trainable = |name: &str| !name.ends_with("running_mean") && !name.ends_with("running_var");
     let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-    let base: u64 =
-        shapes.iter().filter(|(name, _)| trainable(name) && !spec.is_classifier(name)).map(|(_, shape)| size(shape)).sum();
+    let base: u64 = shapes
+        .iter()
+        .filter(|(name, _)| trainable(name) && !spec.is_classifier(name))
+        .map(|(_, shape)| size(shape))
+        .sum();
     if base != spec.parameters {
         return Err(format!("{}: {base} parameters, the spec says {}", spec.name, spec.parameters));
     }
     let head = vec![N_LABELS, spec.feature_width];
-    for (name, shape) in [(format!("{}.weight", spec.classifier), head), (format!("{}.bias", spec.classifier), vec![N_LABELS])] {
+    for (name, shape) in
+        [(format!("{}.weight", spec.classifier), head), (format!("{}.bias", spec.classifier), vec![N_LABELS])]
+    {
         if !shapes.contains(&(name.clone(), shape)) {
             return Err(format!("{}: no {name} of the right shape", spec.name));
         }

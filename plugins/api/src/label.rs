@@ -34,13 +34,8 @@ impl Label {
     ];
 
     /// The five subtypes: every label but `any`.
-    pub const SUBTYPES: [Label; N_LABELS - 1] = [
-        Label::Epidural,
-        Label::Intraparenchymal,
-        Label::Intraventricular,
-        Label::Subarachnoid,
-        Label::Subdural,
-    ];
+    pub const SUBTYPES: [Label; N_LABELS - 1] =
+        [Label::Epidural, Label::Intraparenchymal, Label::Intraventricular, Label::Subarachnoid, Label::Subdural];
 
     /// The word used in files and on the command line.
     pub const fn name(self) -> &'static str {

@@ -119,11 +119,14 @@ impl Weights {
         for (name, shape) in shapes {
             match self.entries.get(name) {
                 None => missing.push(name.clone()),
-                Some(entry) if entry.shape != *shape => misshapen.push((name.clone(), entry.shape.clone(), shape.clone())),
+                Some(entry) if entry.shape != *shape => {
+                    misshapen.push((name.clone(), entry.shape.clone(), shape.clone()))
+                }
                 Some(_) => {}
             }
         }
-        let known = |name: &String| name.ends_with(".num_batches_tracked") || shapes.iter().any(|(known, _)| known == name);
+        let known =
+            |name: &String| name.ends_with(".num_batches_tracked") || shapes.iter().any(|(known, _)| known == name);
         let unexpected: Vec<String> = self.entries.keys().filter(|name| !known(name)).cloned().collect();
         if missing.is_empty() && unexpected.is_empty() && misshapen.is_empty() {
             return Ok(());
@@ -213,7 +216,8 @@ mod tests {
     fn bad_files_name_the_file_and_the_tensor() {
         let mut broken = sample();
         broken.insert("a.bias", vec![2], vec![f32::NAN, 0.0]);
-        let text = Weights::from_safetensors(&broken.to_safetensors().unwrap(), "w.safetensors").unwrap_err().to_string();
+        let text =
+            Weights::from_safetensors(&broken.to_safetensors().unwrap(), "w.safetensors").unwrap_err().to_string();
         assert_eq!(text, "w.safetensors: tensor a.bias: value 0 is NaN");
         let bytes = sample().to_safetensors().unwrap();
         for cut in [0, 7, 20, bytes.len() - 1] {
@@ -226,6 +230,9 @@ mod tests {
     fn every_difference_is_told() {
         let shapes = [("a.weight".to_owned(), vec![2, 2]), ("b.weight".to_owned(), vec![1])];
         let text = sample().check("net", &shapes).unwrap_err().to_string();
-        assert_eq!(text, "the weights do not fit net: missing b.weight; unknown a.bias; a.weight has shape [2, 1], not [2, 2]");
+        assert_eq!(
+            text,
+            "the weights do not fit net: missing b.weight; unknown a.bias; a.weight has shape [2, 1], not [2, 2]"
+        );
     }
 }

@@ -90,7 +90,9 @@ fn load<N: Network>(
                 let [a, b, c, d] = NORM_VECTORS.map(|vector| get(format!("{norm}.{vector}")));
                 set(unit, get(format!("{conv}.weight"))?, [a?, b?, c?, d?], device);
             }
-            Layer::Head { name, head } => head.set(get(format!("{name}.weight"))?, get(format!("{name}.bias"))?, device),
+            Layer::Head { name, head } => {
+                head.set(get(format!("{name}.weight"))?, get(format!("{name}.bias"))?, device)
+            }
         }
     }
     Ok(())

@@ -89,7 +89,13 @@ pub fn check_train(spec: &'static BackboneSpec, golden: &str) {
     let relative = train.gradients.values().map(Numbers::relative_error).fold(0.0, f64::max);
     for (name, numbers) in &train.gradients {
         let found = &pass.gradients.get(name).unwrap_or_else(|| panic!("no gradient of {name}")).values;
-        compare(&format!("{} gradient of {name}", spec.name), &sample(found, numbers), numbers, relative, f64::INFINITY);
+        compare(
+            &format!("{} gradient of {name}", spec.name),
+            &sample(found, numbers),
+            numbers,
+            relative,
+            f64::INFINITY,
+        );
     }
     let weights = trainee.weights();
     for (name, numbers) in &train.running {

@@ -1,0 +1,200 @@
+//! The daemon as a process: what goes in comes out, once, whatever happens in between.
+
+use std::collections::HashSet;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Site, data, files, phantoms};
+
+fn schema(text: &str) -> jsonschema::Validator {
+    jsonschema::validator_for(&serde_json::from_str(text).unwrap()).unwrap()
+}
+
+fn assert_valid(validator: &jsonschema::Validator, value: &Value) {
+    let errors: Vec<String> =
+        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:?}\n{value:#}");
+}
+
+#[test]
+fn files_become_results_summaries_and_log_lines() {
+    let site = Site::new("move", "");
+    let slices = phantoms(&site.path("heads"), 2, 5);
+    // One lies there before the daemon starts, the others come later; one is no DICOM file.
+    site.drop_file(&slices[0], "early.dcm");
+    let daemon = site.start();
+    for (idx, slice) in slices.iter().enumerate().skip(1) {
+        site.drop_file(slice, &format!("{idx}.dcm"));
+    }
+    fs::write(site.path("inbox/notes.txt"), "no DICOM here").unwrap();
+    site.wait_until("results", |site| site.results().len() == slices.len());
+    let is_whole = |file: &std::path::PathBuf| {
+        let summary: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        file.ends_with("study.json") && summary["n_slices"] == 5
+    };
+    site.wait_until("summaries", |site| {
+        files(&site.path("results")).iter().filter(|f| f.ends_with("study.json")).filter(|f| is_whole(f)).count() == 2
+    });
+    site.wait_until("the rejection", |site| site.path("rejected/notes.txt").exists());
+    let (code, log) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("11 files: 10 done, 0 duplicates, 1 rejected"), "{log}");
+
+    let slice_schema = schema(include_str!("../schemas/ichd.slice.v1.json"));
+    for result in site.results() {
+        assert_valid(&slice_schema, &result);
+        assert_eq!(result["model"]["trained"], false);
+    }
+    let study_schema = schema(include_str!("../schemas/ichd.study.v1.json"));
+    for file in files(&site.path("results")).iter().filter(|file| file.ends_with("study.json")) {
+        let summary: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        assert_valid(&study_schema, &summary);
+        let along: Vec<f64> = summary["series"][0]["slices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["along_normal_mm"].as_f64().unwrap())
+            .collect();
+        assert!(along.is_sorted() && along.len() == 5, "{along:?}");
+    }
+    let seqs: Vec<i64> = site.log_lines().iter().map(|line| line["seq"].as_i64().unwrap()).collect();
+    assert_eq!(seqs, (1..=10).collect::<Vec<_>>());
+    let reason: Value =
+        serde_json::from_slice(&fs::read(site.path("rejected/notes.txt.reason.json")).unwrap()).unwrap();
+    assert_eq!((reason["code"].as_str(), reason["schema"].as_str()), (Some("not-dicom"), Some("ichd.reason.v1")));
+    assert_eq!(files(&site.path("done")).len(), 10);
+    assert_eq!(files(&site.path("inbox")).len(), 0);
+}
+
+#[test]
+fn a_broken_schema_would_be_noticed() {
+    let slice_schema = schema(include_str!("../schemas/ichd.slice.v1.json"));
+    assert!(!slice_schema.is_valid(&serde_json::json!({"schema": "ichd.slice.v1"})));
+}
+
+#[test]
+fn sigkill_repeats_nothing_that_was_finished() {
+    let site = Site::new("move", "batch: { slices_max: 4, wait_ms_max: 5 }\n");
+    let slices = phantoms(&site.path("heads"), 3, 20);
+    for (idx, slice) in slices.iter().enumerate() {
+        site.drop_file(slice, &format!("{idx}.dcm"));
+    }
+    let mut finished: Vec<(std::path::PathBuf, Vec<u8>)> = Vec::new();
+    for kills in 1..=3 {
+        let daemon = site.start();
+        site.wait_until("some results", |site| site.results().len() >= kills * 10);
+        daemon.signal("KILL");
+        drop(daemon);
+        // What lay there at the last kill has not changed by a byte.
+        for (file, bytes) in &finished {
+            assert_eq!(&fs::read(file).unwrap(), bytes, "{}", file.display());
+        }
+        let results = files(&site.path("results")).into_iter();
+        let slices = results.filter(|f| f.extension().is_some_and(|e| e == "json") && !f.ends_with("study.json"));
+        finished = slices.map(|file| (file.clone(), fs::read(&file).unwrap())).collect();
+    }
+    let daemon = site.start();
+    site.wait_until("all results", |site| {
+        site.results().len() == slices.len() && files(&site.path("inbox")).is_empty()
+    });
+    let (code, log) = daemon.stop("INT");
+    assert_eq!(code, Some(0), "{log}");
+    for (file, bytes) in &finished {
+        assert_eq!(&fs::read(file).unwrap(), bytes, "{}", file.display());
+    }
+    let lines = site.log_lines();
+    let instances: HashSet<&str> = lines.iter().map(|line| line["instance_uid"].as_str().unwrap()).collect();
+    assert_eq!((lines.len(), instances.len()), (60, 60), "one line for each slice");
+    assert_eq!(files(&site.path("done")).len(), 60);
+}
+
+#[test]
+fn the_same_picture_is_scored_once_and_another_one_is_a_conflict() {
+    let site = Site::new("keep", "admission: { side_min: 1 }\n");
+    let daemon = site.start();
+    site.drop_file(&data("signed16_explicit_le.dcm"), "a.dcm");
+    site.wait_until("the first result", |site| site.results().len() == 1);
+    let first = site.results();
+    site.drop_file(&data("signed16_rle.dcm"), "b.dcm");
+    site.drop_file(&data("signed16_explicit_le.dcm"), "c.dcm");
+    // The same UID over another picture.
+    let mut other = fs::read(data("signed16_explicit_le.dcm")).unwrap();
+    let end = other.len() - 1;
+    other[end] ^= 1;
+    fs::write(site.path("other.dcm"), other).unwrap();
+    site.drop_file(&site.path("other.dcm"), "d.dcm");
+    site.wait_until("the reason", |site| site.path("rejected/d.dcm.reason.json").exists());
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let (code, log) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("4 files: 1 done, 2 duplicates, 1 rejected"), "{log}");
+    assert_eq!(site.results(), first, "the first result stays");
+    assert!(fs::read_to_string(site.path("rejected/d.dcm.reason.json")).unwrap().contains("uid-conflict"));
+    assert_eq!(files(&site.path("inbox")).len(), 4, "kept");
+
+    // A restart looks at the same files and does nothing.
+    let daemon = site.start();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let (code, log) = daemon.stop("TERM");
+    assert!(code == Some(0) && log.contains("0 files: 0 done"), "{log}");
+}
+
+#[test]
+fn unfinished_names_links_and_open_files_wait() {
+    let site = Site::new("keep", "");
+    let slices = phantoms(&site.path("heads"), 1, 2);
+    let daemon = site.start();
+    std::os::unix::fs::symlink(&slices[0], site.path("inbox/link.dcm")).unwrap();
+    fs::copy(&slices[0], site.path("inbox/a.dcm.part")).unwrap();
+    // Written in two halves with a pause that is longer than the settle time, and closed at the end.
+    let bytes = fs::read(&slices[1]).unwrap();
+    let mut file = fs::File::create(site.path("inbox/slow.dcm")).unwrap();
+    use std::io::Write;
+    file.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    file.sync_all().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(900));
+    assert_eq!(site.results().len(), 0, "an open file was taken");
+    file.write_all(&bytes[bytes.len() / 2..]).unwrap();
+    drop(file);
+    site.wait_until("the slow one", |site| site.results().len() == 1);
+    fs::rename(site.path("inbox/a.dcm.part"), site.path("inbox/a.dcm")).unwrap();
+    site.wait_until("the renamed one", |site| site.results().len() == 2);
+    let (code, log) = daemon.stop("TERM");
+    assert!(code == Some(0) && log.contains("2 files: 2 done, 0 duplicates, 0 rejected"), "{log}");
+}
+
+#[test]
+fn polling_alone_is_enough_and_two_daemons_are_too_many() {
+    let site = Site::new("delete", "");
+    let text = fs::read_to_string(site.path("daemon.yaml")).unwrap().replace("settle_ms", "watch: poll, settle_ms");
+    fs::write(site.path("daemon.yaml"), text).unwrap();
+    let slices = phantoms(&site.path("heads"), 1, 3);
+    let daemon = site.start();
+    for (idx, slice) in slices.iter().enumerate() {
+        site.drop_file(slice, &format!("{idx}.dcm"));
+    }
+    site.wait_until("results", |site| site.results().len() == 3 && files(&site.path("inbox")).is_empty());
+    let (code, log) = site.start().stop_by_itself();
+    assert_eq!(code, Some(78), "{log}");
+    assert!(log.contains("another ichd works on this site"), "{log}");
+    assert_eq!(daemon.stop("TERM").0, Some(0));
+}
+
+#[test]
+fn no_name_of_a_patient_leaves_the_file() {
+    let site = Site::new("move", "log: { filter: \"trace\" }\n");
+    let slices = phantoms(&site.path("heads"), 1, 2);
+    let daemon = site.start();
+    for (idx, slice) in slices.iter().enumerate() {
+        site.drop_file(slice, &format!("{idx}.dcm"));
+    }
+    site.wait_until("results", |site| site.results().len() == 2);
+    site.wait_until("the summary", |site| files(&site.path("results")).iter().any(|file| file.ends_with("study.json")));
+    let (_, mut text) = daemon.stop("TERM");
+    for file in files(&site.path("results")) {
+        text.push_str(&fs::read_to_string(&file).unwrap());
+    }
+    text.push_str(&String::from_utf8_lossy(&fs::read(site.path("ledger.sqlite")).unwrap()));
+    assert!(!text.contains("PHANTOM-00000"), "PatientID or PatientName came out");
+}
