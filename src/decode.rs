@@ -90,7 +90,9 @@ impl Decoder {
             let origin = Arc::new(Origin { n_slices: records.len(), ..origin });
             return Ok(vec![Step::Record(Arrival::KnownFile { origin, records })]);
         }
-        self.decode(origin, &bytes)
+        let steps = self.decode(origin, &bytes);
+        self.ledger.survived(&key)?;
+        steps
     }
 
     fn decode(&self, origin: Origin, bytes: &[u8]) -> Result<Vec<Step>, Fatal> {

@@ -195,6 +195,13 @@ impl Ledger {
         Ok(insert.query_row(row, |row| row.get(0))?)
     }
 
+    /// The dangerous part of an attempt is over: a crash from here on is not the file's fault.
+    pub fn survived(&self, path: &str) -> Result<(), LedgerError> {
+        let quick = lock(&self.quick);
+        quick.prepare_cached("UPDATE files SET attempts = 0 WHERE path = ? AND state = 'started'")?.execute([path])?;
+        Ok(())
+    }
+
     /// Forgets an attempt that ended without an outcome: the file was not complete yet.
     pub fn forget(&self, path: &str) -> Result<(), LedgerError> {
         lock(&self.quick).execute("DELETE FROM files WHERE path = ? AND state = 'started'", [path])?;

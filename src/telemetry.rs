@@ -1,5 +1,7 @@
 //! Logs to standard error, for people or for machines. Knows no message.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -15,6 +17,7 @@ pub fn start(log: &Log, verbose: u8) {
     let quiet = "burn=warn,cubecl=warn,wgpu=warn,naga=warn,dicom_object=warn";
     let filter = EnvFilter::try_new(format!("{quiet},{filter}")).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
     let started = match log.format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),
