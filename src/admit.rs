@@ -101,10 +101,16 @@ impl Settler {
         self.scan += 1;
     }
 
-    /// Files that look complete now. The caller looks once more and answers with `observe` or `take`.
+    /// Files that look complete now, the longest quiet first. The caller looks once more and answers with `observe` or `take`.
     pub fn due(&self, now: Tick) -> Vec<PathBuf> {
-        let due = self.waiting.iter().filter(|(_, waiting)| self.is_due(now, waiting));
-        due.map(|(path, _)| path.clone()).collect()
+        let mut due: Vec<(Tick, &PathBuf)> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| self.is_due(now, waiting))
+            .map(|(path, w)| (w.since, path))
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, path)| path.clone()).collect()
     }
 
     fn is_due(&self, now: Tick, waiting: &Waiting) -> bool {
@@ -168,7 +174,7 @@ impl Admission {
             let now = self.clock.now();
             let wait = self.settler.deadline().map(|at| at.saturating_sub(now)).unwrap_or(Duration::from_secs(1));
             // Never a busy loop: files that wait for a scan are overdue all the time.
-            let wait = wait.clamp(Duration::from_millis(5), Duration::from_secs(1));
+            let wait = wait.clamp(Duration::from_millis(20), Duration::from_secs(1));
             select! {
                 recv(sightings) -> sighting => match sighting {
                     Ok(sighting) => self.note(&sighting),

@@ -122,7 +122,7 @@ pub struct BatchSetting {
 }
 
 /// Key `decode`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct DecodeSetting {
@@ -207,12 +207,6 @@ impl Default for ModelChoice {
 impl Default for BatchSetting {
     fn default() -> Self {
         BatchSetting { slices_max: 16, wait_ms_max: 20 }
-    }
-}
-
-impl Default for DecodeSetting {
-    fn default() -> Self {
-        DecodeSetting { threads: 0 }
     }
 }
 

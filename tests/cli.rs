@@ -31,6 +31,13 @@ fn a_wrong_configuration_is_78_with_file_line_and_key() {
         assert_eq!(output.status.code(), Some(78));
         assert!(stderr(&output).contains(&format!("{file}:8: batch.slices_max: is text")), "{}", stderr(&output));
     }
+    let site = Site::new("keep", "");
+    let output = run(&["run", "--device", "cuda:77", "--config", &site.path("daemon.yaml").display().to_string()]);
+    assert!(
+        output.status.code() == Some(78) && stderr(&output).contains("ichd: device cuda:77: "),
+        "{}",
+        stderr(&output)
+    );
     let output = run(&["run", "--config", "/nowhere/daemon.yaml"]);
     assert!(
         output.status.code() == Some(78) && stderr(&output).contains("/nowhere/daemon.yaml"),

@@ -82,7 +82,7 @@ fn check_scoring(spec: &'static BackboneSpec, device: &Device, side: usize, weig
         return Err(format!("{}: different images give the same logits", spec.name));
     }
     for (idx, row) in together.iter().enumerate() {
-        let alone = rows(backbone.forward(batch.clone().slice([idx..idx + 1])))?;
+        let alone = rows(backbone.forward(batch.clone().narrow(0, idx, 1)))?;
         let error = distance(row, &alone[0]);
         if error > 1e-4 * scale(row) {
             return Err(format!("{}: slice {idx} alone differs by {error} from its batch", spec.name));
