@@ -122,6 +122,78 @@ fn ends_block(line: &str, indent: usize, is_item: bool) -> bool {
     !deeper && !same_level_item
 }
 
+/// Walks what was written beside what is known and reports unknown keys and wrong kinds, all of them.
+pub fn compare(given: &Value, known: &Value, path: &mut Vec<Step>, report: &mut dyn FnMut(&[Step], String)) {
+    match (given, known) {
+        (Value::Mapping(given), Value::Mapping(known)) => {
+            for (key, value) in given {
+                let Some(name) = key.as_str() else {
+                    report(path, "a key that is no word".into());
+                    continue;
+                };
+                path.push(Step::Key(name.to_owned()));
+                match known.get(name) {
+                    Some(known) => compare(value, known, path, report),
+                    None => report(path, unknown_key(name, known)),
+                }
+                path.pop();
+            }
+        }
+        (Value::Sequence(given), Value::Sequence(known)) => {
+            let Some(pattern) = known.first() else { return };
+            for (item, value) in given.iter().enumerate() {
+                path.push(Step::Item(item));
+                compare(value, pattern, path, report);
+                path.pop();
+            }
+        }
+        (given, known) if kind(given) == kind(known) => {}
+        (given, known) => report(path, format!("is {}; {} would be right", kind(given), example(known))),
+    }
+}
+
+fn unknown_key(name: &str, known: &Mapping) -> String {
+    let names: Vec<&str> = known.keys().filter_map(Value::as_str).collect();
+    let near = names.iter().min_by_key(|known| edits(name, known)).filter(|known| edits(name, known) <= 3);
+    match near {
+        Some(near) => format!("is unknown; did you mean `{near}`?"),
+        None => format!("is unknown; here stand {}", names.join(", ")),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Tagged(_) => "a tagged value",
+    }
+}
+
+fn example(known: &Value) -> String {
+    let text = to_text(known).unwrap_or_default().trim().replace('\n', ", ");
+    format!("{} such as `{text}`", kind(known))
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
