@@ -32,7 +32,7 @@ pub fn images(n: usize, side: usize, device: &Device) -> Tensor<4> {
 pub fn rows(logits: Tensor<2>) -> Result<Vec<Vec<f32>>, String> {
     let [_, columns] = logits.dims();
     let values = logits.try_into_data().map_err(|error| format!("{error:?}"))?;
-    let values = values.try_to_vec::<f32>().map_err(|error| format!("{error:?}"))?;
+    let values = values.try_to_vec_as::<f32>().map_err(|error| format!("{error:?}"))?;
     Ok(values.chunks(columns).map(<[f32]>::to_vec).collect())
 }
 

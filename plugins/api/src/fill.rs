@@ -57,11 +57,16 @@ pub fn golden(name: &str, shape: &[usize]) -> Vec<f32> {
     symmetric(name, count, 0, 0.5)
 }
 
-/// Untrained weights: kernels by He's rule (uniform, +-sqrt(6 / fan in)), BatchNorms that do nothing yet, biases 0.
+/// An untrained head is small, so that no probability of an untrained mobilenet_v2 is near 0 or 1.
+const HEAD_GAIN: f64 = 0.05;
+
+/// Untrained weights: kernels by He's rule (uniform, +-sqrt(6 / fan in)), the head [`HEAD_GAIN`] of that, BatchNorms
+/// that do nothing yet, biases 0.
 pub fn untrained(name: &str, shape: &[usize], seed: u64) -> Vec<f32> {
     let count = shape.iter().product();
     if is_kernel(shape) {
-        return symmetric(name, count, seed, (6.0 / fan_in(shape)).sqrt() as f32);
+        let gain = if shape.len() == 2 { HEAD_GAIN } else { 1.0 };
+        return symmetric(name, count, seed, (gain * (6.0 / fan_in(shape)).sqrt()) as f32);
     }
     let ones = name.ends_with("weight") || name.ends_with("running_var");
     vec![if ones { 1.0 } else { 0.0 }; count]

@@ -1,11 +1,12 @@
 //! Weights by PyTorch's names and layouts, and the safetensors format. Knows no network.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 /// One tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,6 +142,7 @@ impl Weights {
     pub fn from_safetensors(bytes: &[u8], file: &str) -> Result<Weights, WeightsError> {
         let format = |reason: String| WeightsError::Format { file: file.to_owned(), reason };
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| format(format!("{error:?}")))?;
+        refuse_repeats(bytes).map_err(format)?;
         let mut weights = Weights::new();
         for (name, view) in tensors.iter() {
             if name.ends_with(".num_batches_tracked") {
@@ -173,6 +175,42 @@ impl Weights {
             views.push((name.as_str(), view));
         }
         serialize(views, None).map_err(|error| WeightsError::Write(format!("{error:?}")))
+    }
+}
+
+/// Refuses a header that names a tensor twice over the same bytes: the library would take either description.
+fn refuse_repeats(bytes: &[u8]) -> Result<(), String> {
+    let (size, rest) = bytes.split_first_chunk::<8>().ok_or("no header")?;
+    let size = usize::try_from(u64::from_le_bytes(*size)).map_err(|error| error.to_string())?;
+    let header = rest.get(..size).ok_or("no whole header")?;
+    serde_json::from_slice::<UniqueNames>(header).map(|UniqueNames| ()).map_err(|error| error.to_string())
+}
+
+/// A JSON object whose keys all differ.
+struct UniqueNames;
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(UniqueNames)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueNames {
+    type Value = UniqueNames;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueNames, A::Error> {
+        let mut names = BTreeSet::new();
+        while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+            if names.contains(&name) {
+                return Err(A::Error::custom(format!("tensor {name} stands twice")));
+            }
+            names.insert(name);
+        }
+        Ok(UniqueNames)
     }
 }
 
@@ -210,6 +248,29 @@ mod tests {
         let view = TensorView::new(Dtype::F16, vec![2], &bytes).unwrap();
         let file = serialize([("a", view)], None).unwrap();
         assert_eq!(Weights::from_safetensors(&file, "f").unwrap().get("a").unwrap().values, [1.5, -2.0]);
+    }
+
+    #[test]
+    fn brain_floats_are_read() {
+        let bytes: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::BF16, vec![2], &bytes).unwrap();
+        let file = serialize([("a", view)], None).unwrap();
+        assert_eq!(Weights::from_safetensors(&file, "f").unwrap().get("a").unwrap().values, [1.5, -2.0]);
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused() {
+        for second in ["[0,4]", "[4,8]"] {
+            let one = r#""a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+            let two = format!(r#""a":{{"dtype":"F32","shape":[1],"data_offsets":{second}}}"#);
+            let header = format!("{{{one},{two}}}");
+            let mut file = (header.len() as u64).to_le_bytes().to_vec();
+            file.extend(header.as_bytes());
+            file.extend([0; 8]);
+            file.truncate(8 + header.len() + if second == "[0,4]" { 4 } else { 8 });
+            let text = Weights::from_safetensors(&file, "f").unwrap_err().to_string();
+            assert!(text.starts_with("f: not a whole safetensors file"), "second at {second}: {text}");
+        }
     }
 
     #[test]

@@ -154,7 +154,7 @@ fn scalar(loss: &Tensor<1>) -> f64 {
 /// Reads a tensor back; a failed device shows as values that are not numbers.
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let count = tensor.shape().num_elements();
-    let data = tensor.try_into_data().ok().and_then(|data| data.try_to_vec::<f32>().ok());
+    let data = tensor.try_into_data().ok().and_then(|data| data.try_to_vec_as::<f32>().ok());
     data.unwrap_or_else(|| vec![f32::NAN; count])
 }
 

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, IntDType, Tensor, TensorData};
+use ichd_plugin::backbone::{Pass, Trainee};
 use ichd_plugin::contract::{images, rows};
 use ichd_plugin::fill::uniform;
 use ichd_plugin::label::N_LABELS;
@@ -15,6 +16,10 @@ use serde::Deserialize;
 
 /// Most that f32 results may differ from f64 ones, relative to the largest value.
 const WORST: f64 = 1e-3;
+
+/// Most that f64 results may differ from the reference's f64 ones, relative to the largest value of the tensor: they are
+/// read back as f32, which rounds by 6e-8 of each value.
+const EXACT: f64 = 1e-6;
 
 /// Gradients jump where an activation is near 0 or 6 and rounding puts it on either side, so that two f32 computations
 /// differ from each other by more than their rounding: they may be off by this many times the reference's error.
@@ -70,19 +75,68 @@ pub fn check_eval(spec: &'static BackboneSpec, golden: &str) {
     }
 }
 
+/// Checks both modes with every tensor in f64, where no activation changes sides of a kink by rounding, so that logits,
+/// loss, gradients and statistics must equal the reference's f64 ones to [`EXACT`]. Call it in a test program of its
+/// own: it sets the number type of the CPU device for the whole process.
+///
+/// # Panics
+/// Where ours differs: this is for tests.
+pub fn check_exact(spec: &'static BackboneSpec, golden: &str) {
+    let golden = read(spec, golden);
+    let mut device = Device::flex();
+    device.configure((FloatDType::F64, IntDType::I32)).expect("f64 before the first tensor");
+    let mut backbone = (spec.infer)(&device);
+    backbone.load(&spec.golden()).expect("golden weights");
+    for case in &golden.eval {
+        let found = rows(backbone.forward(images(case.batch, case.side, &device))).expect("logits").concat();
+        // Folded weights are kept as f32, so this form is as good as f32 and no better.
+        println!(
+            "{} folded logits at side {}, f64 with f32 weights: off by {:.2e}",
+            spec.name,
+            case.side,
+            case.logits.off(&found)
+        );
+    }
+    let (pass, mut trainee) = train(spec, &golden.train, &device);
+    let learned = trainee.weights();
+    let numbers = golden.train.gradients.iter().map(|(name, numbers)| (name, pass.gradients.get(name), numbers));
+    let running = golden.train.running.iter().map(|(name, numbers)| (name, learned.get(name), numbers));
+    exact("loss", &[pass.loss as f32], &golden.train.loss);
+    for (name, found, numbers) in numbers.chain(running) {
+        exact(name, &sample(&found.unwrap_or_else(|| panic!("no {name}")).values, numbers), numbers);
+    }
+    trainee.load(&spec.golden()).expect("golden weights");
+    for case in &golden.eval {
+        let found = rows(trainee.forward(images(case.batch, case.side, &device))).expect("logits").concat();
+        exact(&format!("logits at side {}", case.side), &found, &case.logits);
+    }
+}
+
+fn exact(what: &str, found: &[f32], expected: &Numbers) {
+    assert_eq!(found.len(), expected.f64.len(), "{what}: other number of values");
+    let relative = expected.off(found) / expected.scale();
+    println!("{what} in f64: off by {relative:.2e} of the largest value");
+    assert!(relative <= EXACT, "{what} in f64: off by {relative:e} of the largest value");
+}
+
+/// One pass of training on the file's batch.
+fn train(spec: &'static BackboneSpec, train: &Train, device: &Device) -> (Pass, Box<dyn Trainee>) {
+    let mut trainee = (spec.train)(device);
+    trainee.load(&spec.golden()).expect("golden weights");
+    let targets: Vec<f32> =
+        uniform("targets", train.batch * N_LABELS, 0).map(|u| if u < 0.5 { 0.0 } else { 1.0 }).collect();
+    let targets = Tensor::<2>::from_data(TensorData::new(targets, [train.batch, N_LABELS]), device);
+    let pass = trainee.gradients(images(train.batch, train.side, device), targets);
+    (pass, trainee)
+}
+
 /// Checks training mode: loss, gradients and running statistics after one pass.
 ///
 /// # Panics
 /// Where ours differs: this is for tests.
 pub fn check_train(spec: &'static BackboneSpec, golden: &str) {
     let train = read(spec, golden).train;
-    let device = Device::flex();
-    let mut trainee = (spec.train)(&device);
-    trainee.load(&spec.golden()).expect("golden weights");
-    let targets: Vec<f32> =
-        uniform("targets", train.batch * N_LABELS, 0).map(|u| if u < 0.5 { 0.0 } else { 1.0 }).collect();
-    let targets = Tensor::<2>::from_data(TensorData::new(targets, [train.batch, N_LABELS]), &device);
-    let pass = trainee.gradients(images(train.batch, train.side, &device), targets);
+    let (pass, mut trainee) = self::train(spec, &train, &Device::flex());
     compare(&format!("{} loss", spec.name), &[pass.loss as f32], &train.loss, 0.0, WORST);
     // Few values are kept of each tensor, so its own error in the reference is a poor guess of how well it is
     // conditioned; the worst relative one of all gradients is a better one.
@@ -122,6 +176,11 @@ impl Numbers {
         self.f64.iter().fold(0.0, |most, value| most.max(value.abs()))
     }
 
+    /// The worst that some values differ from the f64 ones.
+    fn off(&self, found: &[f32]) -> f64 {
+        found.iter().zip(&self.f64).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
+    }
+
     fn error(&self) -> f64 {
         self.f32.iter().zip(&self.f64).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
     }
@@ -136,12 +195,15 @@ impl Numbers {
 fn compare(what: &str, found: &[f32], expected: &Numbers, relative: f64, most: f64) {
     assert_eq!(found.len(), expected.f64.len(), "{what}: other number of values");
     let scale = expected.scale();
-    let ours = found.iter().zip(&expected.f64).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    let ours = expected.off(found);
     let theirs = expected.error().max(relative * scale);
-    println!("{what}: off by {ours:.2e}, reference in f32 by {theirs:.2e}, largest value {scale:.2e}");
     // One rounding of the result itself is always allowed.
     let factor = if relative > 0.0 { KINKS } else { 3.0 };
     let allowed = (factor * theirs).max(scale * f64::from(f32::EPSILON));
+    let reference = expected.error();
+    println!(
+        "{what}: off by {ours:.2e}, reference in f32 by {reference:.2e}, allowed {allowed:.2e}, largest value {scale:.2e}"
+    );
     assert!(ours <= allowed, "{what}: off by {ours:e}, allowed {allowed:e}");
     assert!(ours <= most * scale, "{what}: off by {ours:e} of {scale:e}");
 }
