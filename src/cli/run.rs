@@ -23,7 +23,8 @@ pub fn run(common: &Common) -> Result<(), Fatal> {
     tracing::info!(inbox = %inbox.display(), results = %results.display(), model, "Ready.");
     let count = pipeline.join()?;
     let secs = begun.elapsed().as_secs_f64();
-    tracing::info!("Stopped: {count}, {} slices scored in {secs:.1} s.", count.slices);
+    let rate = count.slices as f64 / secs;
+    tracing::info!("Stopped: {count}, {} slices scored in {secs:.1} s ({rate:.1} a second).", count.slices);
     Ok(())
 }
 
