@@ -1,5 +1,4 @@
 //! Slices a second from 512 x 512 stored pixels to 3 x 224 x 224, batches of 1 and 32. Run with `cargo bench -p ichd-kernels`.
-//! `tools/bench_window.py` measures the same in PyTorch.
 
 use std::time::Instant;
 
