@@ -1,12 +1,21 @@
-//! From the stored pixels of CT slices to the input of a network: rescale, window, resize and normalize in one call.
-//! Knows no file, no DICOM and no tensor library.
+//! The kernels of ichd: from the stored pixels of CT slices to the input of a network in one launch, and the convolutions
+//! that Burn does not have or has too slow. Knows no file, no DICOM and no network.
 //!
-//! This is the plain-Rust form for the CPU. Everything is checked before any pixel is touched, so a validated call cannot
-//! fail half way.
+//! Every kernel has a CPU form in plain Rust and, where GPUs need one, a CubeCL form of the same arithmetic.
 
+mod cpu;
+mod geometry;
+#[cfg(feature = "cube")]
+mod gpu;
+mod layer;
+mod ops;
 mod resize;
 mod window;
 
+pub use cpu::pool::release_memory;
+pub use geometry::{Act, Plane};
+pub use layer::{After, Normed, activate, batch_norm, conv2d, depthwise_conv2d, on_cpu};
+pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
 pub use window::{
     Flip, KernelError, Ramp, Rect, SliceView, StoredPixels, Window, WindowPlan, ct_window, ct_window_vec, window_hu,

@@ -1,16 +1,14 @@
 //! Windowing and resizing of a batch of slices. Knows nothing of where they come from.
 //!
 //! For each pixel and window: HU = slope * stored + intercept, then the window's ramp clamped to 0..1. The windowed image
-//! is resized with antialiased bilinear weights ([`Taps`]), then normalized. The two passes run row by row: every source
-//! row is windowed and resized horizontally once, and added to the output rows that it counts for.
+//! is resized with antialiased bilinear weights ([`Taps`]), then normalized. What every form of the kernel computes for a
+//! pixel is in [`Line`]; how they go about it is in `cpu/window.rs` and `gpu/window.rs`.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
-
+use crate::cpu;
 use crate::resize::Taps;
 
 /// A gray-level window in HU.
@@ -160,7 +158,7 @@ pub struct WindowPlan {
     /// 0..1 = factor * HU + offset.
     lines: Vec<(f64, f64)>,
     /// Output = value * gain + bias, from mean and deviation.
-    norms: Vec<(f32, f32)>,
+    norms: Vec<(f64, f64)>,
     side: usize,
     taps: Mutex<HashMap<usize, Arc<Taps>>>,
 }
@@ -191,8 +189,7 @@ impl WindowPlan {
         if !mean.iter().all(|m| m.is_finite()) || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
             return fail("means must be finite and deviations above 0");
         }
-        let norm =
-            |(mean, std): (&f32, &f32)| ((1.0 / f64::from(*std)) as f32, (-f64::from(*mean) / f64::from(*std)) as f32);
+        let norm = |(mean, std): (&f32, &f32)| (1.0 / f64::from(*std), -f64::from(*mean) / f64::from(*std));
         Ok(WindowPlan {
             lines: windows.iter().map(|window| ramp.line(*window)).collect(),
             norms: mean.iter().zip(std).map(norm).collect(),
@@ -216,7 +213,7 @@ impl WindowPlan {
         self.side * self.side * self.channels()
     }
 
-    fn taps(&self, source: usize) -> Arc<Taps> {
+    pub(crate) fn taps(&self, source: usize) -> Arc<Taps> {
         let mut kept = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
         // Odd crops of a trainer must not fill the memory.
         if kept.len() > 4096 {
@@ -224,19 +221,6 @@ impl WindowPlan {
         }
         Arc::clone(kept.entry(source).or_insert_with(|| Arc::new(Taps::new(source, self.side))))
     }
-}
-
-/// Buffers of one thread, reused from slice to slice.
-#[derive(Default)]
-struct Scratch {
-    /// One windowed source row, channels-last.
-    row: Vec<f32>,
-    /// Horizontally resized source rows that some output row still needs, as a ring.
-    ring: Vec<f32>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Windows, resizes and normalizes a batch into `out`, `[n, side, side, channels]` in row-major order.
@@ -249,12 +233,8 @@ pub fn ct_window(plan: &WindowPlan, slices: &[SliceView<'_>], out: &mut [f32]) -
     if out.len() != needed {
         return Err(KernelError::Output { found: out.len(), needed });
     }
-    for (slice, view) in slices.iter().enumerate() {
-        check(view).map_err(|reason| KernelError::Slice { slice, reason: reason.to_owned() })?;
-    }
-    slices.par_iter().zip(out.par_chunks_exact_mut(plan.values_per_slice())).for_each(|(view, out)| {
-        SCRATCH.with_borrow_mut(|scratch| window_slice(plan, view, scratch, out));
-    });
+    check_all(slices)?;
+    cpu::window::run(plan, slices, out);
     Ok(())
 }
 
@@ -266,6 +246,14 @@ pub fn ct_window_vec(plan: &WindowPlan, slices: &[SliceView<'_>]) -> Result<Vec<
     let mut out = vec![0.0; slices.len() * plan.values_per_slice()];
     ct_window(plan, slices, &mut out)?;
     Ok(out)
+}
+
+/// Refuses slices with numbers that make no sense.
+pub(crate) fn check_all(slices: &[SliceView<'_>]) -> Result<(), KernelError> {
+    for (slice, view) in slices.iter().enumerate() {
+        check(view).map_err(|reason| KernelError::Slice { slice, reason: reason.to_owned() })?;
+    }
+    Ok(())
 }
 
 fn check(view: &SliceView<'_>) -> Result<(), &'static str> {
@@ -288,136 +276,72 @@ fn check(view: &SliceView<'_>) -> Result<(), &'static str> {
     }
 }
 
-fn whole_or(view: &SliceView<'_>) -> Rect {
+/// The part of the slice to use.
+pub(crate) fn whole_or(view: &SliceView<'_>) -> Rect {
     view.rect.unwrap_or(Rect { top: 0, left: 0, rows: view.rows, columns: view.columns })
 }
 
-/// From a stored value to each window's 0..1 before clamping.
-struct Transfer {
-    /// Per channel: gain * (stored - pivot) + shift. The pivot is the whole number in the middle of the window, so that
-    /// the difference is exact in f32 and small where the window is; a plain line would lose the last digits.
-    lines: Vec<Line>,
-    padding: Option<RangeInclusive<i32>>,
+/// What happens to a stored value in one window, in one slice.
+///
+/// Resampling is linear, so only the clamp has to happen for each pixel: the output is
+/// `scale * sum of weight * clamp(stored - pivot, low, high) + offset`, with ramp and normalization in scale and offset.
+/// The pivot is the whole number in the middle of the window: the difference is exact in f32 and small where the window is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Line {
+    /// Subtracted from the stored value.
+    pub pivot: f32,
+    /// Where the window begins, in stored values from the pivot.
+    pub low: f32,
+    /// Where it ends.
+    pub high: f32,
+    /// What pixels without data count as: 0 in the window.
+    pub empty: f32,
+    /// Output units for each stored value.
+    pub scale: f32,
+    /// Output at the pivot.
+    pub offset: f32,
 }
 
-#[derive(Clone, Copy)]
-struct Line {
-    gain: f32,
-    pivot: f32,
-    shift: f32,
-}
+/// Farther from the pivot than any stored value or sensible window.
+const FAR: f64 = 1e30;
 
-impl Transfer {
-    fn new(plan: &WindowPlan, view: &SliceView<'_>) -> Transfer {
+impl Line {
+    /// Lines of all windows for a slice.
+    pub fn all(plan: &WindowPlan, view: &SliceView<'_>) -> Vec<Line> {
         // Inversion is stored -> top - stored; it joins the rescale in one line, computed in f64.
         let (sign, top) = match (view.inverted, view.pixels) {
             (false, _) => (1.0, 0.0),
             (true, StoredPixels::I16(_)) => (-1.0, -1.0),
             (true, StoredPixels::U16(_)) => (-1.0, f64::from((1u32 << view.bits_stored) - 1)),
         };
-        let line = |(factor, offset): &(f64, f64)| {
+        let line = |((factor, offset), (norm_gain, norm_bias)): (&(f64, f64), &(f64, f64))| {
             let gain = factor * view.slope * sign;
             let shift = factor * (view.slope * top + view.intercept) + offset;
-            let pivot = if gain == 0.0 { 0.0 } else { ((0.5 - shift) / gain).round().clamp(-65_536.0, 65_536.0) };
-            Line { gain: gain as f32, pivot: pivot as f32, shift: (shift + gain * pivot) as f32 }
+            if gain == 0.0 {
+                // All pixels with data are alike.
+                let value = shift.clamp(0.0, 1.0) as f32;
+                let (scale, offset) = (*norm_gain as f32, *norm_bias as f32);
+                return Line { pivot: 0.0, low: value, high: value, empty: 0.0, scale, offset };
+            }
+            let pivot = ((0.5 - shift) / gain).round().clamp(-65_536.0, 65_536.0);
+            let at_pivot = shift + gain * pivot;
+            let [black, white] = [-at_pivot / gain, (1.0 - at_pivot) / gain].map(|edge| edge.clamp(-FAR, FAR) as f32);
+            Line {
+                pivot: pivot as f32,
+                low: black.min(white),
+                high: black.max(white),
+                empty: black,
+                scale: (gain * norm_gain) as f32,
+                offset: (at_pivot * norm_gain + norm_bias) as f32,
+            }
         };
-        Transfer { lines: plan.lines.iter().map(line).collect(), padding: view.padding.clone() }
-    }
-
-    /// Windows one row of stored values into channels-last `out`.
-    fn row<T: Copy + Into<i32>>(&self, stored: &[T], out: &mut [f32]) {
-        let channels = self.lines.len();
-        for (pixel, values) in stored.iter().zip(out.chunks_exact_mut(channels)) {
-            let value = (*pixel).into() as f32;
-            for (slot, line) in values.iter_mut().zip(&self.lines) {
-                *slot = (line.gain * (value - line.pivot) + line.shift).clamp(0.0, 1.0);
-            }
-        }
-        let Some(padding) = &self.padding else { return };
-        for (pixel, values) in stored.iter().zip(out.chunks_exact_mut(channels)) {
-            if padding.contains(&(*pixel).into()) {
-                values.fill(0.0);
-            }
-        }
+        plan.lines.iter().zip(&plan.norms).map(line).collect()
     }
 }
 
-fn window_slice(plan: &WindowPlan, view: &SliceView<'_>, scratch: &mut Scratch, out: &mut [f32]) {
-    let (rect, channels, side) = (whole_or(view), plan.channels(), plan.side);
-    let (across, down) = (plan.taps(rect.columns), plan.taps(rect.rows));
-    let transfer = Transfer::new(plan, view);
-    let out_row = side * channels;
-    let depth = (0..side).map(|y| down.of(y).1.len()).max().unwrap_or(1);
-    scratch.row.resize(rect.columns * channels, 0.0);
-    scratch.ring.resize(depth * out_row, 0.0);
-    let Scratch { row, ring } = scratch;
-    let mut next = 0;
-    for (y, line) in out.chunks_exact_mut(out_row).enumerate() {
-        let (start, weights) = down.of(y);
-        // Rows are needed in order, so each is made once and kept while the ring holds it.
-        next = next.max(start);
-        while next < start + weights.len() {
-            source_row(view, rect, next, &transfer, row);
-            let slot = (next % depth) * out_row;
-            resize_row(row, &across, channels, &mut ring[slot..slot + out_row]);
-            next += 1;
-        }
-        line.fill(0.0);
-        for (k, weight) in weights.iter().enumerate() {
-            let slot = ((start + k) % depth) * out_row;
-            for (sum, value) in line.iter_mut().zip(&ring[slot..slot + out_row]) {
-                *sum += weight * value;
-            }
-        }
-        for values in line.chunks_exact_mut(channels) {
-            for (value, (gain, bias)) in values.iter_mut().zip(&plan.norms) {
-                *value = *value * gain + bias;
-            }
-        }
-    }
-}
-
-/// Windows row `y` of the rectangle, mirrored as asked.
-fn source_row(view: &SliceView<'_>, rect: Rect, y: usize, transfer: &Transfer, row: &mut [f32]) {
-    let y = if view.flip.vertical { rect.rows - 1 - y } else { y };
-    let from = (rect.top + y) * view.columns + rect.left;
-    match view.pixels {
-        StoredPixels::I16(values) => transfer.row(&values[from..from + rect.columns], row),
-        StoredPixels::U16(values) => transfer.row(&values[from..from + rect.columns], row),
-    }
-    if view.flip.horizontal {
-        let channels = transfer.lines.len();
-        for x in 0..rect.columns / 2 {
-            let (left, right) = row.split_at_mut((rect.columns - 1 - x) * channels);
-            left[x * channels..(x + 1) * channels].swap_with_slice(&mut right[..channels]);
-        }
-    }
-}
-
-fn resize_row(row: &[f32], taps: &Taps, channels: usize, out: &mut [f32]) {
-    // Three windows are the rule; a known count lets the compiler unroll.
-    if channels == 3 {
-        for (x, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            let (start, weights) = taps.of(x);
-            let mut sum = [0.0f32; 3];
-            for (value, weight) in row[start * 3..].as_chunks::<3>().0.iter().zip(weights) {
-                sum[0] += weight * value[0];
-                sum[1] += weight * value[1];
-                sum[2] += weight * value[2];
-            }
-            *pixel = sum;
-        }
-        return;
-    }
-    for (x, pixel) in out.chunks_exact_mut(channels).enumerate() {
-        let (start, weights) = taps.of(x);
-        pixel.fill(0.0);
-        for (values, weight) in row[start * channels..].chunks_exact(channels).zip(weights) {
-            for (sum, value) in pixel.iter_mut().zip(values) {
-                *sum += weight * value;
-            }
-        }
-    }
+/// Stored values without data as bounds, none if the first is above the second.
+pub(crate) fn padding_bounds(view: &SliceView<'_>) -> [i32; 2] {
+    view.padding.as_ref().map_or([1, 0], |padding| [*padding.start(), *padding.end()])
 }
 
 #[cfg(test)]

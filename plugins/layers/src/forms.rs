@@ -35,11 +35,17 @@ pub trait Network: Module + Clone + Send + 'static {
     /// The network with all weights 0.
     fn new(device: &Device) -> Self;
 
-    /// Images `[n, 3, h, w]` to logits `[n, 6]`.
+    /// Images `[n, h, w, 3]` to logits `[n, 6]`.
     fn forward(&self, images: Tensor<4>) -> Tensor<2>;
 
     /// All layers in the order of the network.
     fn layers(&mut self) -> Vec<Layer<'_>>;
+}
+
+/// From the order of the plugins' interface to that of the layers. Windowed images lie channels-last in memory already, so
+/// nothing moves.
+fn channels_last(images: Tensor<4>) -> Tensor<4> {
+    images.permute([0, 2, 3, 1])
 }
 
 /// Names and shapes of all weights.
@@ -119,7 +125,7 @@ impl<N: Network> Backbone for Inference<N> {
     }
 
     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.network.forward(images)
+        self.network.forward(channels_last(images))
     }
 }
 
@@ -140,7 +146,7 @@ struct Training<N> {
 impl<N: Network> Training<N> {
     /// Mean binary cross-entropy on logits, in the form that cannot overflow: max(x, 0) - x y + log(1 + exp(-|x|)).
     fn loss(&self, images: Tensor<4>, targets: Tensor<2>) -> Tensor<1> {
-        let logits = self.network.forward(images.to_device(&self.device));
+        let logits = self.network.forward(channels_last(images.to_device(&self.device)));
         let targets = targets.to_device(&self.device);
         let softplus = (logits.clone().abs().neg().exp() + 1.0).log();
         (relu(logits.clone()) - logits * targets + softplus).mean()
@@ -189,7 +195,7 @@ impl<N: Network> Trainee for Training<N> {
     }
 
     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.network.valid().forward(images.to_device(&self.device.clone().inner()))
+        self.network.valid().forward(channels_last(images.to_device(&self.device.clone().inner())))
     }
 
     fn step(&mut self, images: Tensor<4>, targets: Tensor<2>, learning_rate: f64) -> f64 {

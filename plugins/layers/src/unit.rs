@@ -1,33 +1,11 @@
 //! Convolution, BatchNorm and activation as one unit, and the head. Knows no network.
 
 use burn::module::{Module, Param, RunningState};
-use burn::tensor::activation::relu;
-use burn::tensor::module::{batch_norm, batch_norm_train, conv2d};
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::module::{batch_norm as batch_norm_with, max_pool2d};
+use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor, TensorData};
+use ichd_kernels::{Act, After, Plane, activate, batch_norm, conv2d, depthwise_conv2d};
 use ichd_plugin::weights::Entry;
-
-/// What follows the BatchNorm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Nothing.
-    Linear,
-    /// max(x, 0).
-    Relu,
-    /// x between 0 and 6.
-    Relu6,
-}
-
-impl Act {
-    /// Applies it.
-    pub fn apply(self, x: Tensor<4>) -> Tensor<4> {
-        match self {
-            Act::Linear => x,
-            Act::Relu => relu(x),
-            Act::Relu6 => x.clamp(0.0, 6.0),
-        }
-    }
-}
 
 /// The shape of a unit. Padding is symmetric, `(kernel - 1) / 2`, as in torchvision.
 #[derive(Clone, Copy, Debug)]
@@ -72,9 +50,8 @@ impl ConvSpec {
         [self.outputs, self.inputs / self.groups, self.kernel, self.kernel]
     }
 
-    fn options(&self) -> ConvOptions<2> {
-        let pad = (self.kernel - 1) / 2;
-        ConvOptions::new([self.stride; 2], [pad; 2], [1, 1], self.groups)
+    fn plane(&self) -> Plane {
+        Plane::square(self.kernel, self.stride)
     }
 }
 
@@ -105,14 +82,16 @@ impl Norm {
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, act: Act) -> Tensor<4> {
         let (gamma, beta) = (self.gamma.val(), self.beta.val());
         if !x.device().is_autodiff() {
-            return batch_norm(x, gamma, beta, self.running_mean.value(), self.running_var.value(), self.epsilon);
+            let (mean, var) = (self.running_mean.value(), self.running_var.value());
+            let output = batch_norm_with(x.permute([0, 3, 1, 2]), gamma, beta, mean, var, self.epsilon);
+            return activate(output.permute([0, 2, 3, 1]), act);
         }
-        let [n, _, height, width] = x.dims();
+        let [n, height, width, _] = x.dims();
         let count = (n * height * width) as f64;
-        let result = batch_norm_train(x, gamma, beta, self.epsilon);
+        let result = batch_norm(x, gamma, beta, self.epsilon, act);
         let unbiased = count / (count - 1.0).max(1.0);
         let blend = |running: Tensor<1>, batch: Tensor<1>| (running * (1.0 - MOMENTUM) + batch * MOMENTUM).detach();
         self.running_mean.update(blend(self.running_mean.value_sync(), result.mean));
@@ -146,24 +125,35 @@ impl ConvUnit {
         self.spec
     }
 
-    /// `[n, inputs, height, width]` to `[n, outputs, height / stride, width / stride]`.
+    /// `[n, height, width, inputs]` to `[n, height / stride, width / stride, outputs]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = self.spec.options();
-        let bias = self.bias.as_ref().map(Param::val);
-        // CubeCL's depthwise kernel takes no bias; added apart it joins the activation in one kernel.
-        let apart = self.spec.groups > 1 && x.device() != Device::flex();
-        let x = match bias {
-            Some(bias) if apart => {
-                let channels = self.spec.outputs;
-                conv2d(x, self.weight.val(), None, options) + bias.reshape([1, channels, 1, 1])
-            }
-            bias => conv2d(x, self.weight.val(), bias, options),
+        self.run(x, None)
+    }
+
+    /// As [`ConvUnit::forward`], with a tensor of the output's shape added before the activation.
+    pub fn forward_added(&self, x: Tensor<4>, addend: Tensor<4>) -> Tensor<4> {
+        self.run(x, Some(addend))
+    }
+
+    fn run(&self, x: Tensor<4>, addend: Option<Tensor<4>>) -> Tensor<4> {
+        let Some(norm) = &self.norm else {
+            let bias = self.bias.as_ref().map(Param::val);
+            return self.convolve(x, After { bias, addend, act: self.spec.act });
         };
-        let x = match &self.norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        self.spec.act.apply(x)
+        let x = self.convolve(x, After::nothing());
+        match addend {
+            None => norm.forward(x, self.spec.act),
+            Some(addend) => activate(norm.forward(x, Act::Linear) + addend, self.spec.act),
+        }
+    }
+
+    fn convolve(&self, x: Tensor<4>, after: After) -> Tensor<4> {
+        let (weight, plane) = (self.weight.val(), self.spec.plane());
+        if self.spec.groups == 1 {
+            conv2d(x, weight, plane, after)
+        } else {
+            depthwise_conv2d(x, weight, plane, after)
+        }
     }
 
     /// Takes kernel and BatchNorm as they are.
@@ -245,10 +235,22 @@ impl Head {
     }
 }
 
-/// Mean over height and width: `[n, c, h, w]` to `[n, c]`.
+/// Mean over height and width: `[n, h, w, c]` to `[n, c]`.
 pub fn global_average(x: Tensor<4>) -> Tensor<2> {
-    let [n, channels, height, width] = x.dims();
-    x.reshape([n, channels, height * width]).mean_dim(2).reshape([n, channels])
+    let [n, height, width, channels] = x.dims();
+    x.reshape([n, height * width, channels]).mean_dim(1).reshape([n, channels])
+}
+
+/// Maximum over a square of side `kernel`; outside the image counts as less than everything.
+pub fn max_pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) -> Tensor<4> {
+    let options = MaxPoolOptions {
+        kernel_size: [kernel; 2],
+        stride: [stride; 2],
+        padding: [(padding, padding); 2],
+        dilation: [1, 1],
+        ceil_mode: false,
+    };
+    max_pool2d(x.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1])
 }
 
 fn tensor1(values: &[f32], device: &Device) -> Tensor<1> {

@@ -70,8 +70,8 @@ impl InvertedResidual {
             Some(unit) => unit.forward(x.clone()),
             None => x.clone(),
         };
-        let narrow = self.project.forward(self.depthwise.forward(wide));
-        if self.residual { narrow + x } else { narrow }
+        let filtered = self.depthwise.forward(wide);
+        if self.residual { self.project.forward_added(filtered, x) } else { self.project.forward(filtered) }
     }
 }
 

@@ -4,11 +4,8 @@
 //! 3 x 3 convolution, not in the first 1 x 1 ("v1.5"). The classifier is global average pooling and one layer of six units.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
-use ichd_layers::{Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, shapes, training};
+use ichd_layers::{Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, max_pool, shapes, training};
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::BackboneSpec;
 
@@ -58,18 +55,18 @@ impl Bottleneck {
         Bottleneck {
             conv1: ConvUnit::new(ConvSpec::new(inputs, width, 1), device),
             conv2: ConvUnit::new(ConvSpec::new(width, width, 3).stride(stride), device),
-            conv3: ConvUnit::new(ConvSpec::new(width, outputs, 1).act(Act::Linear), device),
+            conv3: ConvUnit::new(ConvSpec::new(width, outputs, 1), device),
             downsample: (stride != 1 || inputs != outputs).then(|| ConvUnit::new(shortcut, device)),
         }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let branch = self.conv3.forward(self.conv2.forward(self.conv1.forward(x.clone())));
+        let branch = self.conv2.forward(self.conv1.forward(x.clone()));
         let shortcut = match &self.downsample {
             Some(unit) => unit.forward(x),
             None => x,
         };
-        relu(branch + shortcut)
+        self.conv3.forward_added(branch, shortcut)
     }
 }
 
@@ -91,14 +88,7 @@ impl Network for ResNet50 {
     }
 
     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let pool = MaxPoolOptions {
-            kernel_size: [3, 3],
-            stride: [2, 2],
-            padding: [(1, 1), (1, 1)],
-            dilation: [1, 1],
-            ceil_mode: false,
-        };
-        let mut x = max_pool2d(self.conv1.forward(images), pool);
+        let mut x = max_pool(self.conv1.forward(images), 3, 2, 1);
         for block in self.layers.iter().flatten() {
             x = block.forward(x);
         }

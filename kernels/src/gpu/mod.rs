@@ -1,0 +1,3 @@
+//! The CubeCL forms: the same source for CUDA and Vulkan.
+
+pub mod depthwise;

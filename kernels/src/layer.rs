@@ -1,0 +1,144 @@
+//! Convolutions and BatchNorm on Burn's tensors, the same call on every device. Images are channels-last,
+//! `[n, height, width, channels]`: the order in which every kernel here and Burn's own GPU convolutions work, so nothing
+//! is copied between layers.
+
+use burn::backend::Dispatch;
+use burn::tensor::module::{batch_norm_train, conv2d as burn_conv2d};
+use burn::tensor::ops::{ConvOptions, PadMode};
+use burn::tensor::{Device, Tensor};
+
+use crate::geometry::{Act, Plane};
+use crate::ops::{CpuOps, DepthwiseOps};
+
+/// Whether tensors of this device are computed by our CPU forms.
+pub fn on_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+/// Applies an activation.
+pub fn activate<const D: usize>(x: Tensor<D>, act: Act) -> Tensor<D> {
+    match act {
+        Act::Linear => x,
+        Act::Relu => burn::tensor::activation::relu(x),
+        Act::Relu6 => x.clamp(0.0, 6.0),
+    }
+}
+
+/// What happens to a convolution's sums, in this order.
+#[derive(Clone, Debug)]
+pub struct After {
+    /// One value added to each output channel.
+    pub bias: Option<Tensor<1>>,
+    /// A tensor of the output's shape that is added: a shortcut.
+    pub addend: Option<Tensor<4>>,
+    /// Activation.
+    pub act: Act,
+}
+
+impl After {
+    /// Nothing.
+    pub fn nothing() -> After {
+        After { bias: None, addend: None, act: Act::Linear }
+    }
+
+    /// With operations that every device has and Burn can differentiate.
+    fn apply(self, sums: Tensor<4>) -> Tensor<4> {
+        let sums = match self.bias {
+            Some(bias) => {
+                let [channels] = bias.dims();
+                sums + bias.reshape([1, 1, 1, channels])
+            }
+            None => sums,
+        };
+        let sums = match self.addend {
+            Some(addend) => sums + addend,
+            None => sums,
+        };
+        activate(sums, self.act)
+    }
+}
+
+/// Convolution with one filter for each channel: weights `[channels, 1, kernel height, kernel width]`.
+///
+/// # Panics
+/// Shapes that do not fit each other, or a half-precision tensor on the CPU.
+pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, plane: Plane, after: After) -> Tensor<4> {
+    let [_, height, width, channels] = x.dims();
+    assert_eq!(weight.dims(), [channels, 1, plane.kernel[0], plane.kernel[1]], "depthwise weights");
+    plane.must_output([height, width]);
+    // Fused bias and activation have no gradient of their own; a network that learns has a BatchNorm there anyway.
+    let tracked = x.device().is_autodiff();
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    if let (Some(bias), None, false) = (&after.bias, &after.addend, tracked) {
+        let bias = bias.clone().into_dispatch();
+        return Tensor::from_dispatch(<Dispatch as DepthwiseOps>::depthwise_fused(x, weight, bias, plane, after.act));
+    }
+    after.apply(Tensor::from_dispatch(<Dispatch as DepthwiseOps>::depthwise(x, weight, plane)))
+}
+
+/// Convolution over all channels: weights `[outputs, inputs, kernel height, kernel width]`.
+///
+/// # Panics
+/// Shapes that do not fit each other, or a half-precision tensor on the CPU.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, plane: Plane, after: After) -> Tensor<4> {
+    let [_, height, width, inputs] = x.dims();
+    let [outputs, ..] = weight.dims();
+    assert_eq!(weight.dims(), [outputs, inputs, plane.kernel[0], plane.kernel[1]], "convolution weights");
+    plane.must_output([height, width]);
+    if !on_cpu(&x.device()) {
+        return after.apply(burn_conv(x, weight, plane));
+    }
+    let tracked = x.device().is_autodiff();
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    match after {
+        After { bias: Some(bias), addend: None, act } if !tracked => {
+            let bias = bias.into_dispatch();
+            Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_conv_fused(x, weight, bias, plane, act))
+        }
+        After { bias: Some(bias), addend: Some(addend), act } if !tracked => {
+            let (bias, addend) = (bias.into_dispatch(), addend.into_dispatch());
+            Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_conv_added(x, weight, bias, addend, plane, act))
+        }
+        after => after.apply(Tensor::from_dispatch(<Dispatch as CpuOps>::cpu_conv(x, weight, plane))),
+    }
+}
+
+/// Burn's convolution is channels-first to the caller and pads both sides alike; where they differ the zeros are put
+/// there first.
+fn burn_conv(x: Tensor<4>, weight: Tensor<4>, plane: Plane) -> Tensor<4> {
+    let [top, left, bottom, right] = plane.padding;
+    let x = x.permute([0, 3, 1, 2]);
+    let (x, padding) = if top == bottom && left == right {
+        (x, [top, left])
+    } else {
+        (x.pad((left, right, top, bottom), PadMode::Constant(0.0)), [0, 0])
+    };
+    burn_conv2d(x, weight, None, ConvOptions::new(plane.stride, padding, [1, 1], 1)).permute([0, 2, 3, 1])
+}
+
+/// What a BatchNorm in training mode gives.
+#[derive(Clone, Debug)]
+pub struct Normed {
+    /// Normalized and activated values.
+    pub output: Tensor<4>,
+    /// Mean of each channel over batch, height and width.
+    pub mean: Tensor<1>,
+    /// Biased variance of each channel.
+    pub variance: Tensor<1>,
+}
+
+/// BatchNorm over the batch's own statistics (Ioffe, Szegedy 2015, arXiv 1502.03167), then the activation.
+pub fn batch_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64, act: Act) -> Normed {
+    if !on_cpu(&x.device()) {
+        let result = batch_norm_train(x.permute([0, 3, 1, 2]), gamma, beta, epsilon);
+        let output = activate(result.output.permute([0, 2, 3, 1]), act);
+        return Normed { output, mean: result.mean, variance: result.variance };
+    }
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    let (output, mean, variance) = <Dispatch as CpuOps>::cpu_norm(x, gamma, beta, epsilon, act);
+    Normed {
+        output: Tensor::from_dispatch(output),
+        mean: Tensor::from_dispatch(mean),
+        variance: Tensor::from_dispatch(variance),
+    }
+}

@@ -1,0 +1,1 @@
+//! Convolutions and BatchNorm: against finite differences in f64 and against PyTorch.
