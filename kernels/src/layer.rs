@@ -5,10 +5,12 @@
 use burn::backend::Dispatch;
 use burn::tensor::module::{batch_norm_train, conv2d as burn_conv2d};
 use burn::tensor::ops::{ConvOptions, PadMode};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
+use crate::cpu::pool::Buffer;
 use crate::geometry::{Act, Plane};
 use crate::ops::{CpuOps, DepthwiseOps};
+use crate::window::{KernelError, SliceView, WindowPlan, ct_window};
 
 /// Whether tensors of this device are computed by our CPU forms.
 pub fn on_cpu(device: &Device) -> bool {
@@ -141,4 +143,46 @@ pub fn batch_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64,
         mean: Tensor::from_dispatch(mean),
         variance: Tensor::from_dispatch(variance),
     }
+}
+
+/// How pixels reach a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// As 16-bit integers.
+    Words,
+    /// Two in each 32-bit integer, for devices that have no shorter ones.
+    Packed,
+}
+
+impl Transport {
+    /// What a device can take.
+    pub fn of(device: &Device) -> Transport {
+        if device.supports_dtype(DType::I16) { Transport::Words } else { Transport::Packed }
+    }
+}
+
+/// [`crate::ct_window`] onto a device: `[n, side, side, channels]` of type `dtype`, in one launch on a GPU. On the CPU
+/// f32 is the only type.
+///
+/// # Errors
+/// Numbers that make no sense, or a type that the device does not have.
+pub fn window_tensor(
+    plan: &WindowPlan,
+    slices: &[SliceView<'_>],
+    device: &Device,
+    dtype: FloatDType,
+    transport: Transport,
+) -> Result<Tensor<4>, KernelError> {
+    if !on_cpu(device) {
+        #[cfg(feature = "cube")]
+        return crate::gpu::upload::window_on_gpu(plan, slices, device, dtype, transport == Transport::Packed);
+        #[cfg(not(feature = "cube"))]
+        return Err(KernelError::Plan("this program was built without GPU kernels".to_owned()));
+    }
+    if dtype != FloatDType::F32 {
+        return Err(KernelError::Plan(format!("the CPU computes in f32, not in {dtype:?}")));
+    }
+    let mut values = Buffer::<f32>::new(slices.len() * plan.values_per_slice());
+    ct_window(plan, slices, &mut values)?;
+    Ok(Tensor::from_data(values.into_data([slices.len(), plan.side(), plan.side(), plan.channels()]), device))
 }

@@ -9,12 +9,13 @@ mod geometry;
 mod gpu;
 mod layer;
 mod ops;
+pub mod parity;
 mod resize;
 mod window;
 
 pub use cpu::pool::release_memory;
 pub use geometry::{Act, Plane};
-pub use layer::{After, Normed, activate, batch_norm, conv2d, depthwise_conv2d, on_cpu};
+pub use layer::{After, Normed, Transport, activate, batch_norm, conv2d, depthwise_conv2d, on_cpu, window_tensor};
 pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
 pub use window::{

@@ -1,5 +1,17 @@
 //! Filter taps of antialiased bilinear resampling along one axis. Knows no image.
 
+/// Output positions that a GPU's unit takes at once.
+pub(crate) const BLOCK: usize = 4;
+
+/// What [`BLOCK`] neighboring output positions read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TapBlock {
+    /// First source position of all.
+    pub start: usize,
+    /// For each source position its weight in each output position.
+    pub weights: Vec<[f32; BLOCK]>,
+}
+
 /// For each output position the first source position that counts and the weights from there on.
 ///
 /// The filter is a triangle whose half width is the scale when sizes shrink and 1 when they grow; weights are those of
@@ -40,6 +52,25 @@ impl Taps {
     pub fn of(&self, out: usize) -> (usize, &[f32]) {
         let from = out * self.width;
         (self.starts[out], &self.weights[from..from + self.counts[out]])
+    }
+
+    /// The taps of [`BLOCK`] neighboring output positions at a time, the last block filled up with positions that count for
+    /// nothing.
+    #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "for GPUs"))]
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = TapBlock> {
+        (0..self.len()).step_by(BLOCK).map(|first| {
+            let outs = first..self.len().min(first + BLOCK);
+            let start = outs.clone().map(|out| self.starts[out]).min().unwrap_or(0);
+            let end = outs.clone().map(|out| self.starts[out] + self.counts[out]).max().unwrap_or(start);
+            let mut weights = vec![[0.0; BLOCK]; end - start];
+            for (lane, out) in outs.enumerate() {
+                let (from, taps) = self.of(out);
+                for (weight, tap) in weights[from - start..].iter_mut().zip(taps) {
+                    weight[lane] = *tap;
+                }
+            }
+            TapBlock { start, weights }
+        })
     }
 
     /// Number of output positions.

@@ -294,8 +294,6 @@ pub(crate) struct Line {
     pub low: f32,
     /// Where it ends.
     pub high: f32,
-    /// What pixels without data count as: 0 in the window.
-    pub empty: f32,
     /// Output units for each stored value.
     pub scale: f32,
     /// Output at the pivot.
@@ -318,10 +316,10 @@ impl Line {
             let gain = factor * view.slope * sign;
             let shift = factor * (view.slope * top + view.intercept) + offset;
             if gain == 0.0 {
-                // All pixels with data are alike.
-                let value = shift.clamp(0.0, 1.0) as f32;
+                // All pixels with data are alike: above a window that ends at their value.
+                let high = shift.clamp(0.0, 1.0) as f32;
                 let (scale, offset) = (*norm_gain as f32, *norm_bias as f32);
-                return Line { pivot: 0.0, low: value, high: value, empty: 0.0, scale, offset };
+                return Line { pivot: -1e6, low: 0.0, high, scale, offset };
             }
             let pivot = ((0.5 - shift) / gain).round().clamp(-65_536.0, 65_536.0);
             let at_pivot = shift + gain * pivot;
@@ -330,7 +328,6 @@ impl Line {
                 pivot: pivot as f32,
                 low: black.min(white),
                 high: black.max(white),
-                empty: black,
                 scale: (gain * norm_gain) as f32,
                 offset: (at_pivot * norm_gain + norm_bias) as f32,
             }
@@ -339,9 +336,30 @@ impl Line {
     }
 }
 
-/// Stored values without data as bounds, none if the first is above the second.
-pub(crate) fn padding_bounds(view: &SliceView<'_>) -> [i32; 2] {
-    view.padding.as_ref().map_or([1, 0], |padding| [*padding.start(), *padding.end()])
+/// Stored values without data, and what is put in their place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Padding {
+    /// Lowest and highest of these values.
+    pub bounds: [i32; 2],
+    /// Far outside every window, on its dark side.
+    pub instead: f32,
+}
+
+impl Padding {
+    /// `None` where there is no padding, or where it is dark in every window anyway, as padding far below air is.
+    pub fn of(view: &SliceView<'_>, lines: &[Line]) -> Option<Padding> {
+        let padding = view.padding.as_ref().filter(|padding| !padding.is_empty())?;
+        let rising = (view.slope >= 0.0) != view.inverted || view.slope == 0.0;
+        let bounds = [*padding.start(), *padding.end()];
+        let dark = |line: &Line| {
+            let [first, last] = bounds.map(|bound| bound as f32 - line.pivot);
+            if rising { last <= line.low } else { first >= line.high }
+        };
+        if lines.iter().all(dark) {
+            return None;
+        }
+        Some(Padding { bounds, instead: if rising { -FAR as f32 } else { FAR as f32 } })
+    }
 }
 
 #[cfg(test)]

@@ -102,10 +102,15 @@ impl<T: Real> Buffer<T> {
 
     /// As a tensor, without copying.
     pub fn into_tensor(self, shape: impl Into<Shape>) -> FlexTensor {
+        FlexTensor::from_data(self.into_data(shape))
+    }
+
+    /// As a tensor's data, without copying.
+    pub fn into_data(self, shape: impl Into<Shape>) -> TensorData {
         let bytes = self.len * size_of::<T>();
         // SAFETY: all of the memory is initialized, and it holds at least `bytes` bytes.
         let bytes = unsafe { Bytes::from_controller(Box::new(self.memory), bytes) };
-        FlexTensor::from_data(TensorData::from_bytes(bytes, shape, T::dtype()))
+        TensorData::from_bytes(bytes, shape, T::dtype())
     }
 }
 

@@ -8,14 +8,12 @@ use rayon::prelude::*;
 
 use super::wide;
 use crate::resize::Taps;
-use crate::window::{Line, Rect, SliceView, StoredPixels, WindowPlan, padding_bounds, whole_or};
+use crate::window::{Line, Padding, Rect, SliceView, StoredPixels, WindowPlan, whole_or};
 
 /// Output rows of a group.
 const ROWS: usize = 8;
 /// Columns of a block.
 const COLUMNS: usize = 64;
-/// Columns whose sums are in registers at once.
-const STRIP: usize = 16;
 /// Windows that share a pass.
 const LANES: usize = 4;
 /// Output rows that share a vector.
@@ -49,7 +47,8 @@ pub(crate) fn run(plan: &WindowPlan, slices: &[SliceView<'_>], out: &mut [f32]) 
         let lines = Line::all(plan, view);
         let rect = whole_or(view);
         let (across, down) = (plan.taps(rect.columns), plan.taps(rect.rows));
-        let slice = Prepared { view, rect, lines: &lines, across: &across, down: &down };
+        let slice =
+            Prepared { view, rect, padding: Padding::of(view, &lines), lines: &lines, across: &across, down: &down };
         let group = |(at, out): (usize, &mut [f32])| {
             SCRATCH.with_borrow_mut(|scratch| {
                 for first_window in (0..lines.len()).step_by(LANES) {
@@ -70,35 +69,74 @@ pub(crate) fn run(plan: &WindowPlan, slices: &[SliceView<'_>], out: &mut [f32]) 
 struct Prepared<'a> {
     view: &'a SliceView<'a>,
     rect: Rect,
+    padding: Option<Padding>,
     lines: &'a [Line],
     across: &'a Taps,
     down: &'a Taps,
 }
 
 impl Prepared<'_> {
-    /// Stored values of `values.len()` neighboring columns of a row of the rectangle, mirrored as asked.
+    /// Windows `count` neighboring columns of a row of the rectangle, mirrored as asked: `planes` is `[window, column]`.
     #[inline(always)]
-    fn fetch(&self, row: usize, first: usize, values: &mut [f32]) {
+    fn window<const P: usize>(&self, row: usize, first: usize, count: usize, lines: &[Line; P], planes: &mut [f32]) {
         let Rect { top, left, rows, columns } = self.rect;
         let flip = self.view.flip;
         let row = top + if flip.vertical { rows - 1 - row } else { row };
-        let first = if flip.horizontal { columns - first - values.len() } else { first };
+        let first = if flip.horizontal { columns - first - count } else { first };
         let from = row * self.view.columns + left + first;
-        let range = from..from + values.len();
         match self.view.pixels {
-            StoredPixels::I16(stored) => convert(&stored[range], values),
-            StoredPixels::U16(stored) => convert(&stored[range], values),
+            StoredPixels::I16(stored) => window_row(&stored[from..from + count], self.padding, lines, planes),
+            StoredPixels::U16(stored) => window_row(&stored[from..from + count], self.padding, lines, planes),
         }
         if flip.horizontal {
-            values.reverse();
+            planes.chunks_exact_mut(COLUMNS).for_each(|plane| plane[..count].reverse());
         }
     }
 }
 
 #[inline(always)]
-fn convert<T: Copy + Into<f32>>(stored: &[T], values: &mut [f32]) {
+fn window_row<T: Copy + Default + Into<f32>, const P: usize>(
+    stored: &[T],
+    padding: Option<Padding>,
+    lines: &[Line; P],
+    planes: &mut [f32],
+) {
+    // All blocks but the last are whole; a known length needs no scalar rest.
+    let mut rest = [T::default(); COLUMNS];
+    let stored: &[T; COLUMNS] = match stored.first_chunk() {
+        Some(whole) => whole,
+        None => {
+            rest[..stored.len()].copy_from_slice(stored);
+            &rest
+        }
+    };
+    match padding {
+        None => window_values(stored, |value| value, lines, planes),
+        Some(Padding { bounds, instead }) => {
+            let [first, last] = bounds.map(|bound| bound as f32);
+            let fill = |value| if value >= first && value <= last { instead } else { value };
+            window_values(stored, fill, lines, planes);
+        }
+    }
+}
+
+#[inline(always)]
+fn window_values<T: Copy + Into<f32>, const P: usize>(
+    stored: &[T; COLUMNS],
+    fill: impl Fn(f32) -> f32,
+    lines: &[Line; P],
+    planes: &mut [f32],
+) {
+    let mut values = [0.0f32; COLUMNS];
     for (value, stored) in values.iter_mut().zip(stored) {
-        *value = (*stored).into();
+        *value = fill((*stored).into());
+    }
+    for (line, plane) in lines.iter().zip(planes.as_chunks_mut::<COLUMNS>().0) {
+        for (slot, value) in plane.iter_mut().zip(&values) {
+            let distance = *value - line.pivot;
+            let raised = if distance > line.low { distance } else { line.low };
+            *slot = if raised < line.high { raised } else { line.high };
+        }
     }
 }
 
@@ -139,12 +177,10 @@ impl Group<'_> {
         let (first, last) = (slice.down.of(first_row), slice.down.of(first_row + n_rows - 1));
         let sources = first.0..last.0 + last.1.len();
         block.resize(sources.len() * P * COLUMNS, 0.0);
-        for (at, band) in band.chunks_exact_mut(COLUMNS).enumerate() {
+        for (at, band) in band.as_chunks_mut::<COLUMNS>().0.iter_mut().enumerate() {
             let count = COLUMNS.min(slice.rect.columns - at * COLUMNS);
             for (row, planes) in sources.clone().zip(block.chunks_exact_mut(P * COLUMNS)) {
-                let mut values = [0.0; COLUMNS];
-                slice.fetch(row, at * COLUMNS, &mut values[..count]);
-                window(&values, lines, padding_bounds(slice.view), planes);
+                slice.window(row, at * COLUMNS, count, lines, planes);
             }
             for row in 0..n_rows {
                 let (start, weights) = slice.down.of(first_row + row);
@@ -162,43 +198,28 @@ impl Group<'_> {
     }
 }
 
-/// Windows one row of a block: `planes` is `[window, column]`.
-#[inline(always)]
-fn window(values: &[f32; COLUMNS], lines: &[Line], padding: [i32; 2], planes: &mut [f32]) {
-    let [first, last] = padding.map(|bound| bound as f32);
-    for (line, plane) in lines.iter().zip(planes.as_chunks_mut::<COLUMNS>().0) {
-        for (slot, value) in plane.iter_mut().zip(values) {
-            let distance = *value - line.pivot;
-            let raised = if distance > line.low { distance } else { line.low };
-            let clamped = if raised < line.high { raised } else { line.high };
-            *slot = if *value >= first && *value <= last { line.empty } else { clamped };
-        }
-    }
-}
-
 /// One output row of a block: weighted sums of its source rows, written in the order of [`Column`].
 #[inline(always)]
-fn blend<const P: usize>(block: &[f32], weights: &[f32], row: usize, band: &mut [Column]) {
-    for (strip, band) in band.as_chunks_mut::<STRIP>().0.iter_mut().enumerate() {
-        let mut sums = [[0.0f32; STRIP]; P];
-        for (planes, weight) in block.chunks_exact(P * COLUMNS).zip(weights) {
-            for (sum, plane) in sums.iter_mut().zip(planes.as_chunks::<COLUMNS>().0) {
-                let values: &[f32; STRIP] = plane[strip * STRIP..].first_chunk().expect("strips divide blocks");
-                for (sum, value) in sum.iter_mut().zip(values) {
-                    *sum = weight.mul_add(*value, *sum);
-                }
+fn blend<const P: usize>(block: &[f32], weights: &[f32], row: usize, band: &mut [Column; COLUMNS]) {
+    // The sums of all columns stay in registers while the source rows go by.
+    let mut sums = [[0.0f32; COLUMNS]; P];
+    for (at, weight) in weights.iter().enumerate() {
+        let planes = &block[at * P * COLUMNS..][..P * COLUMNS];
+        for (sum, plane) in sums.iter_mut().zip(planes.as_chunks::<COLUMNS>().0) {
+            for (sum, value) in sum.iter_mut().zip(plane) {
+                *sum = weight.mul_add(*value, *sum);
             }
         }
-        for (four, columns) in band.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let quarter = |window: usize| match sums.get(window) {
-                Some(sum) => sum.as_chunks::<4>().0[four],
-                None => [0.0; 4],
-            };
-            let turned = transpose([quarter(0), quarter(1), quarter(2), quarter(3)]);
-            for (column, lanes) in columns.iter_mut().zip(turned) {
-                let at = row % VECTOR_ROWS * LANES;
-                column[row / VECTOR_ROWS][at..at + LANES].copy_from_slice(&lanes);
-            }
+    }
+    let (half, at) = (row / VECTOR_ROWS, row % VECTOR_ROWS * LANES);
+    for (four, columns) in band.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let quarter = |window: usize| match sums.get(window) {
+            Some(sum) => sum.as_chunks::<4>().0[four],
+            None => [0.0; 4],
+        };
+        let turned = transpose([quarter(0), quarter(1), quarter(2), quarter(3)]);
+        for (column, lanes) in columns.iter_mut().zip(turned) {
+            column[half][at..at + LANES].copy_from_slice(&lanes);
         }
     }
 }

@@ -148,11 +148,12 @@ pub fn depthwise_input_gradient<F: Float>(
     output[at] = F::cast_from(sum);
 }
 
-/// Channels and rows of a cube of the weight gradient.
+/// Channels and output rows of a cube of the weight gradient.
 const LANES: usize = 32;
 const ROWS: usize = 8;
 
-/// One cube: products of `LANES` channels over every `parts * ROWS`-th output row, as partial sums `[parts, taps, channels]`.
+/// One unit: products of a channel over every `parts * ROWS`-th output row, as partial sums `[parts * ROWS, taps, channels]`.
+/// A second launch adds them: shared memory would save little, and not every Vulkan driver gets valid code for it.
 #[cube(launch)]
 pub fn depthwise_weight_products<F: Float>(
     input: &Tensor<F>,
@@ -206,20 +207,12 @@ pub fn depthwise_weight_products<F: Float>(
         }
     }
 
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(LANES * ROWS));
-    #[unroll]
-    for tap in 0..taps {
-        shared[UNIT_POS_Y as usize * LANES + lane] = sums[tap];
-        sync_cube();
-        if UNIT_POS_Y == 0 && channel < channels {
-            let mut sum = f32::new(0.0);
-            #[unroll]
-            for row in 0..ROWS {
-                sum += shared[row * LANES + lane];
-            }
-            partial[(part * taps + tap) * channels + channel] = sum;
+    if channel < channels {
+        #[unroll]
+        for tap in 0..taps {
+            let share = part * ROWS + UNIT_POS_Y as usize;
+            partial[(share * taps + tap) * channels + channel] = sums[tap];
         }
-        sync_cube();
     }
 }
 
@@ -334,11 +327,11 @@ impl DepthwiseOps for CubeBackend {
         let taps = taps_down * taps_across;
         let client = grad.client.clone();
         // Enough parts to fill a large GPU, few enough that adding them up costs nothing.
-        let parts = (n * down).div_ceil(ROWS * 4).clamp(1, 128);
+        let parts = (n * down).div_ceil(ROWS * 4).clamp(1, 64);
         let partial = empty_device_contiguous_dtype(
             client.clone(),
             grad.device.clone(),
-            Shape::from(vec![parts, taps, channels]),
+            Shape::from(vec![parts * ROWS, taps, channels]),
             burn::tensor::DType::F32,
         );
         let dtype = dtype_to_storage_type(grad.dtype);

@@ -1,0 +1,176 @@
+//! What the windowing kernel is given: pixels and small tables, gathered from a batch of slices on the host.
+
+use std::collections::HashMap;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor, TensorData};
+
+use crate::window::{KernelError, Line, Padding, SliceView, StoredPixels, WindowPlan, check_all, whole_or};
+
+/// Integers of a slice: place of the rectangle's first pixel, values from row to row, rows and columns of the rectangle,
+/// whether columns and rows run backwards, whether values are signed, first and last padding value, and the first block of
+/// columns and of rows in the tables.
+pub(crate) const SLICE_FIELDS: usize = 11;
+/// Numbers of a window in a slice: pivot, low, high, scale, offset ([`Line`]). A slice has these for each window, after the
+/// value that replaces padding.
+pub(crate) const LINE_FIELDS: usize = 5;
+
+/// Integers of a block of neighboring output positions: first source position, number of positions, place of their weights.
+pub(crate) const TABLE_FIELDS: usize = 3;
+
+/// Sizes of a launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// Slices.
+    pub n: usize,
+    /// Side of the output.
+    pub side: usize,
+    /// Windows.
+    pub channels: usize,
+    /// Whether two pixels share a 32-bit word, for devices without 16-bit integers.
+    pub packed: bool,
+}
+
+fn output_shape(launch: &Launch) -> Shape {
+    Shape::from(vec![launch.n, launch.side, launch.side, launch.channels])
+}
+
+/// Windowing on GPUs.
+#[backend_extension(Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"))]
+pub trait WindowOps: Backend {
+    /// `pixels` of all slices one after the other; `slices`, `lines` and `tables` as above; `weights` holds for each source
+    /// position of a block its weight in each of the block's output positions.
+    #[fusion(dtype = (*dtype).into(), shape = output_shape(launch))]
+    fn window_batch(
+        pixels: IntTensor<Self>,
+        slices: IntTensor<Self>,
+        lines: FloatTensor<Self>,
+        tables: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        launch: Launch,
+        dtype: FloatDType,
+    ) -> FloatTensor<Self>;
+}
+
+/// The tables of a batch.
+#[derive(Default)]
+struct Tables {
+    pixels: Vec<u16>,
+    slices: Vec<i32>,
+    lines: Vec<f32>,
+    blocks: Vec<i32>,
+    weights: Vec<f32>,
+    /// First block, by source size.
+    known: HashMap<usize, i32>,
+}
+
+impl Tables {
+    fn of(plan: &WindowPlan, slices: &[SliceView<'_>]) -> Tables {
+        let mut tables = Tables::default();
+        for view in slices {
+            tables.add(plan, view);
+        }
+        tables
+    }
+
+    fn add(&mut self, plan: &WindowPlan, view: &SliceView<'_>) {
+        let rect = whole_or(view);
+        let origin = self.pixels.len() + rect.top * view.columns + rect.left;
+        let signed = match view.pixels {
+            StoredPixels::I16(values) => {
+                self.pixels.extend_from_slice(bytemuck::cast_slice(values));
+                true
+            }
+            StoredPixels::U16(values) => {
+                self.pixels.extend_from_slice(values);
+                false
+            }
+        };
+        let lines = Line::all(plan, view);
+        let padding = Padding::of(view, &lines);
+        let bounds = padding.map_or([1, 0], |padding| padding.bounds);
+        let (across, down) = (self.table(plan, rect.columns), self.table(plan, rect.rows));
+        self.slices.extend([
+            origin as i32,
+            view.columns as i32,
+            rect.rows as i32,
+            rect.columns as i32,
+            i32::from(view.flip.horizontal),
+            i32::from(view.flip.vertical),
+            i32::from(signed),
+            bounds[0],
+            bounds[1],
+            across,
+            down,
+        ]);
+        self.lines.push(padding.map_or(0.0, |padding| padding.instead));
+        for line in lines {
+            self.lines.extend([line.pivot, line.low, line.high, line.scale, line.offset]);
+        }
+    }
+
+    /// First block of the table from `source` samples to the output's side.
+    fn table(&mut self, plan: &WindowPlan, source: usize) -> i32 {
+        if let Some(known) = self.known.get(&source) {
+            return *known;
+        }
+        let first = (self.blocks.len() / TABLE_FIELDS) as i32;
+        for block in plan.taps(source).blocks() {
+            let place = self.weights.len() as i32;
+            self.blocks.extend([block.start as i32, block.weights.len() as i32, place]);
+            self.weights.extend(block.weights.as_flattened());
+        }
+        self.known.insert(source, first);
+        first
+    }
+}
+
+/// Windows a batch on a GPU into `[n, side, side, channels]`. `packed` says how the pixels travel; both ways give the same.
+///
+/// # Errors
+/// Numbers that make no sense, or more pixels than a launch can count.
+pub(crate) fn window_on_gpu(
+    plan: &WindowPlan,
+    slices: &[SliceView<'_>],
+    device: &Device,
+    dtype: FloatDType,
+    packed: bool,
+) -> Result<Tensor<4>, KernelError> {
+    check_all(slices)?;
+    let largest = i32::MAX as usize;
+    let values: usize = slices.iter().map(|view| view.rows * view.columns).sum();
+    if values > largest || slices.len() * plan.values_per_slice() > largest {
+        return Err(KernelError::Plan(format!("{} slices are too many for one launch", slices.len())));
+    }
+    let Tables { mut pixels, slices: rows, lines, blocks, weights, .. } = Tables::of(plan, slices);
+    let launch = Launch { n: slices.len(), side: plan.side(), channels: plan.channels(), packed };
+    let integers = |values: Vec<i32>| {
+        let shape = [values.len()];
+        Tensor::<1, Int>::from_data(TensorData::new(values, shape), (device, DType::I32)).into_dispatch()
+    };
+    let floats = |values: Vec<f32>| {
+        let shape = [values.len()];
+        Tensor::<1>::from_data(TensorData::new(values, shape), (device, DType::F32)).into_dispatch()
+    };
+    let pixels = if packed {
+        pixels.resize(pixels.len().next_multiple_of(2), 0);
+        let pairs = pixels.as_chunks::<2>().0.iter();
+        let words: Vec<u32> = pairs.map(|[low, high]| u32::from(*low) | u32::from(*high) << 16).collect();
+        let shape = [words.len()];
+        Tensor::<1, Int>::from_data(TensorData::new(words, shape), (device, DType::U32))
+    } else {
+        let shape = [pixels.len()];
+        let bits: Vec<i16> = bytemuck::allocation::cast_vec(pixels);
+        Tensor::<1, Int>::from_data(TensorData::new(bits, shape), (device, DType::I16))
+    };
+    Ok(Tensor::from_dispatch(<Dispatch as WindowOps>::window_batch(
+        pixels.into_dispatch(),
+        integers(rows),
+        floats(lines),
+        integers(blocks),
+        floats(weights),
+        launch,
+        dtype,
+    )))
+}
