@@ -180,7 +180,13 @@ pub fn self_test(device: &Device) -> Result<(), String> {
         let found = probe(&device)?;
         let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // Tensor cores may round f32 to TF32, with about 10 bits.
-        if found.len() == expected.len() && worst <= 5e-3 { Ok(()) } else { Err(format!("off by {worst}")) }
+        if found.len() != expected.len() || worst.is_nan() || worst > 5e-3 {
+            return Err(format!("off by {worst}"));
+        }
+        match ichd_kernels::parity::quick(&device).into_iter().find(|finding| !finding.passed()) {
+            Some(wrong) => Err(format!("{}: off by {:.1e}, allowed {:.1e}", wrong.name, wrong.error, wrong.allowed)),
+            None => Ok(()),
+        }
     });
     let handle = test.map_err(|error| error.to_string())?;
     handle.join().unwrap_or_else(|_| Err("it panicked".into()))

@@ -3,9 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor};
 use crossbeam_channel::{Receiver, Sender};
-use ichd_kernels::{SliceView, StoredPixels, WindowPlan, ct_window};
+use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, window_tensor};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::label::N_LABELS;
 
@@ -22,7 +22,7 @@ pub struct Engine {
     backbone: Box<dyn Backbone>,
     device: Device,
     plan: WindowPlan,
-    channels: usize,
+    transport: Transport,
 }
 
 /// The device or the model failed.
@@ -67,7 +67,8 @@ impl Engine {
             &preprocessing.std,
         )
         .map_err(|error| EngineError::Model(error.to_string()))?;
-        Ok(Engine { backbone, device: chosen.device.clone(), plan, channels: preprocessing.windows.len() })
+        let device = chosen.device.clone();
+        Ok(Engine { backbone, transport: Transport::of(&device), device, plan })
     }
 
     /// Scores slices, at least one.
@@ -95,11 +96,9 @@ impl Engine {
     /// `[n, channels, side, side]` in channels-last memory.
     fn window(&self, slices: &[&Slice]) -> Result<Tensor<4>, EngineError> {
         let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
-        let side = self.plan.side();
-        let mut memory = vec![0.0f32; slices.len() * side * side * self.channels];
-        ct_window(&self.plan, &views, &mut memory).map_err(|error| EngineError::Window(error.to_string()))?;
-        let data = TensorData::new(memory, [slices.len(), side, side, self.channels]);
-        Ok(Tensor::<4>::from_data(data, &self.device).permute([0, 3, 1, 2]))
+        let images = window_tensor(&self.plan, &views, &self.device, FloatDType::F32, self.transport);
+        let images = images.map_err(|error| EngineError::Window(error.to_string()))?;
+        Ok(images.permute([0, 3, 1, 2]))
     }
 }
 

@@ -136,15 +136,26 @@ mod tests {
 
     #[test]
     fn reads_and_readers_are_the_same_pairs() {
-        for (kernel, stride, padding, size) in
-            [(3, 1, [1, 1], 7), (3, 2, [0, 1], 8), (5, 2, [2, 2], 9), (5, 3, [1, 4], 4), (1, 2, [0, 0], 5), (7, 1, [6, 6], 1)]
-        {
-            let plane = Plane { kernel: [kernel; 2], stride: [stride; 2], padding: [padding[0], padding[0], padding[1], padding[1]] };
+        for (kernel, stride, padding, size) in [
+            (3, 1, [1, 1], 7),
+            (3, 2, [0, 1], 8),
+            (5, 2, [2, 2], 9),
+            (5, 3, [1, 4], 4),
+            (1, 2, [0, 0], 5),
+            (7, 1, [6, 6], 1),
+        ] {
+            let plane = Plane {
+                kernel: [kernel; 2],
+                stride: [stride; 2],
+                padding: [padding[0], padding[0], padding[1], padding[1]],
+            };
             let [n_out, _] = plane.output([size; 2]).expect("it fits");
             let all = |spans: Vec<Span>, swap: bool| {
                 let mut pairs: Vec<(usize, usize, usize)> = Vec::new();
                 for (at, span) in spans.into_iter().enumerate() {
-                    pairs.extend(span.pairs().map(|(other, tap)| if swap { (other, at, tap) } else { (at, other, tap) }));
+                    pairs.extend(
+                        span.pairs().map(|(other, tap)| if swap { (other, at, tap) } else { (at, other, tap) }),
+                    );
                 }
                 pairs.sort_unstable();
                 pairs

@@ -175,7 +175,7 @@ pub fn window_tensor(
 ) -> Result<Tensor<4>, KernelError> {
     if !on_cpu(device) {
         #[cfg(feature = "cube")]
-        return crate::gpu::upload::window_on_gpu(plan, slices, device, dtype, transport == Transport::Packed);
+        return Ok(crate::gpu::upload::Uploaded::new(plan, slices, device, transport)?.window(dtype));
         #[cfg(not(feature = "cube"))]
         return Err(KernelError::Plan("this program was built without GPU kernels".to_owned()));
     }

@@ -7,8 +7,8 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
 use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape};
 
@@ -180,13 +180,7 @@ impl DepthwiseOps for Flex {
         flex_depthwise(input, &weight, None, &plane, Act::Linear)
     }
 
-    fn depthwise_fused(
-        input: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
-        plane: Plane,
-        act: Act,
-    ) -> FlexTensor {
+    fn depthwise_fused(input: FlexTensor, weight: FlexTensor, bias: FlexTensor, plane: Plane, act: Act) -> FlexTensor {
         flex_depthwise(input, &weight, Some(bias), &plane, act)
     }
 
@@ -247,13 +241,7 @@ impl CpuOps for Flex {
         flex_conv(input, weight, None, None, plane, Act::Linear)
     }
 
-    fn cpu_conv_fused(
-        input: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
-        plane: Plane,
-        act: Act,
-    ) -> FlexTensor {
+    fn cpu_conv_fused(input: FlexTensor, weight: FlexTensor, bias: FlexTensor, plane: Plane, act: Act) -> FlexTensor {
         flex_conv(input, weight, Some(bias), None, plane, act)
     }
 

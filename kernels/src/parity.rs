@@ -75,11 +75,20 @@ pub fn types(device: &Device) -> Vec<FloatDType> {
 }
 
 /// Slices of many shapes and kinds in one batch, for `windows` windows and an output of `side`.
-fn window_case(device: &Device, seed: u64, side: usize, windows: usize, dtype: FloatDType, transport: Transport) -> Finding {
+fn window_case(
+    device: &Device,
+    seed: u64,
+    side: usize,
+    windows: usize,
+    dtype: FloatDType,
+    transport: Transport,
+) -> Finding {
     let mut noise = Noise(seed);
     let shapes = [(64, 64), (37, 53), (1, 9), (130, 41), (512, 512)];
-    let stored: Vec<Vec<u16>> =
-        shapes.iter().map(|(rows, columns)| (0..rows * columns).map(|_| (noise.next() % 4096) as u16).collect()).collect();
+    let stored: Vec<Vec<u16>> = shapes
+        .iter()
+        .map(|(rows, columns)| (0..rows * columns).map(|_| (noise.next() % 4096) as u16).collect())
+        .collect();
     let signed: Vec<Vec<i16>> = stored.iter().map(|s| s.iter().map(|v| *v as i16 - 1024).collect()).collect();
     let views: Vec<SliceView<'_>> = shapes
         .iter()
@@ -107,7 +116,8 @@ fn window_case(device: &Device, seed: u64, side: usize, windows: usize, dtype: F
         })
         .collect();
     let all = [(40.0, 80.0), (80.0, 200.0), (40.0, 380.0), (600.0, 2800.0), (-5.0, 31.0)];
-    let chosen: Vec<Window> = all[..windows].iter().map(|(level, width)| Window { level: *level, width: *width }).collect();
+    let chosen: Vec<Window> =
+        all[..windows].iter().map(|(level, width)| Window { level: *level, width: *width }).collect();
     let (mean, std) = (vec![0.45; windows], vec![0.225; windows]);
     let ramp = if seed % 2 == 0 { Ramp::LinearExact } else { Ramp::Linear };
     let name = format!("window {windows} x {side}, {dtype:?}, {transport:?}");
@@ -123,6 +133,13 @@ fn window_case(device: &Device, seed: u64, side: usize, windows: usize, dtype: F
         Ok(found) => compare(name, found, &expected, 1e-5 + rounding(dtype)),
         Err(error) => failed(error),
     }
+}
+
+/// A second's worth of comparisons, for a program that is about to trust a device.
+pub fn quick(device: &Device) -> Vec<Finding> {
+    let mut findings = vec![window_case(device, 0, 64, 3, FloatDType::F32, Transport::of(device))];
+    findings.extend(depthwise_findings(device, FloatDType::F32, &depthwise_cases()[..1]));
+    findings
 }
 
 /// Windowing: f32 within 1e-5 of the CPU, shorter types within their rounding.
@@ -167,48 +184,74 @@ fn depthwise_cases() -> Vec<DepthwiseCase> {
 
 /// Depthwise convolution: the forward pass with and without its epilogue, and both gradients through Burn's autodiff.
 pub fn depthwise(device: &Device) -> Vec<Finding> {
+    let cases = depthwise_cases();
+    types(device).into_iter().flat_map(|dtype| depthwise_findings(device, dtype, &cases)).collect()
+}
+
+/// What both sides of a comparison are given.
+struct DepthwiseInput {
+    plane: Plane,
+    act: Act,
+    x: TensorData,
+    weight: TensorData,
+    bias: TensorData,
+    /// What the output is multiplied with before its gradient is taken.
+    pull: TensorData,
+}
+
+impl DepthwiseInput {
+    fn new(seed: u64, case: &DepthwiseCase) -> Option<DepthwiseInput> {
+        let DepthwiseCase { plane, input: [n, height, width, channels], act } = *case;
+        let [down, across] = plane.output([height, width])?;
+        let mut noise = Noise(seed);
+        // Multiples of 1/64 below 1: every type holds them, so the CPU gets what the device gets.
+        let mut data = |shape: Vec<usize>| {
+            let values = noise.floats(shape.iter().product()).into_iter().map(|value| (value * 64.0).trunc() / 64.0);
+            TensorData::new(values.collect::<Vec<f32>>(), shape)
+        };
+        Some(DepthwiseInput {
+            plane,
+            act,
+            x: data(vec![n, height, width, channels]),
+            weight: data(vec![channels, 1, plane.kernel[0], plane.kernel[1]]),
+            bias: data(vec![channels]),
+            pull: data(vec![n, down, across, channels]),
+        })
+    }
+
+    /// Forward pass with epilogue and without, gradients of input and weights.
+    fn run(&self, device: &Device, dtype: FloatDType) -> [Option<Tensor<4>>; 4] {
+        let four = |data: &TensorData, device: &Device| Tensor::<4>::from_data(data.clone(), device).cast(dtype);
+        let bias = Some(Tensor::<1>::from_data(self.bias.clone(), device).cast(dtype));
+        let after = After { bias, addend: None, act: self.act };
+        let fused = depthwise_conv2d(four(&self.x, device), four(&self.weight, device), self.plane, after);
+        let tracked = device.clone().autodiff();
+        let x = four(&self.x, &tracked).require_grad();
+        let weight = four(&self.weight, &tracked).require_grad();
+        let plain = depthwise_conv2d(x.clone(), weight.clone(), self.plane, After::nothing());
+        // From ones, as the sum of all products would give: Burn's own sum needs shared memory, see gpu/window.rs.
+        let grads = (plain.clone() * four(&self.pull, &tracked)).backward();
+        [Some(fused), Some(plain.inner()), x.grad(&grads), weight.grad(&grads)]
+    }
+}
+
+fn depthwise_findings(device: &Device, dtype: FloatDType, cases: &[DepthwiseCase]) -> Vec<Finding> {
+    // Sums of some hundred products at most, in f32 whatever the type.
+    let allowed = 2e-6 + 2.0 * rounding(dtype);
+    let names = ["forward with bias and activation", "forward", "input gradient", "weight gradient"];
     let mut findings = Vec::new();
-    for dtype in types(device) {
-        // Sums of up to 49 products, in f32 whatever the type.
-        let allowed = 2e-6 + 2.0 * rounding(dtype);
-        for (seed, case) in depthwise_cases().iter().enumerate() {
-            let DepthwiseCase { plane, input: [n, height, width, channels], act } = *case;
-            let Some([down, across]) = plane.output([height, width]) else { continue };
-            let mut noise = Noise(seed as u64);
-            let shapes = [vec![n, height, width, channels], vec![channels, 1, plane.kernel[0], plane.kernel[1]]];
-            // Multiples of 1/64 below 1: every type holds them, so the CPU gets what the device gets.
-            let mut data = |shape: Vec<usize>| {
-                let values = noise.floats(shape.iter().product()).into_iter().map(|value| (value * 64.0).trunc() / 64.0);
-                TensorData::new(values.collect::<Vec<f32>>(), shape)
-            };
-            let [x, weight] = shapes.map(&mut data);
-            let bias = data(vec![channels]);
-            let pull = data(vec![n, down, across, channels]);
-            let run = |device: &Device, dtype: FloatDType| {
-                let four = |data: &TensorData| Tensor::<4>::from_data(data.clone(), device).cast(dtype);
-                let bias = Tensor::<1>::from_data(bias.clone(), device).cast(dtype);
-                let after = After { bias: Some(bias), addend: None, act };
-                let fused = depthwise_conv2d(four(&x), four(&weight), plane, after);
-                let tracked = device.clone().autodiff();
-                let lift = |data: &TensorData| Tensor::<4>::from_data(data.clone(), &tracked).cast(dtype).require_grad();
-                let (x, weight) = (lift(&x), lift(&weight));
-                let plain = depthwise_conv2d(x.clone(), weight.clone(), plane, After::nothing());
-                let pull = Tensor::<4>::from_data(pull.clone(), &tracked).cast(dtype);
-                // From ones, as the sum of all products would give: Burn's own sum needs shared memory, see gpu/window.rs.
-                let grads = (plain.clone() * pull).backward();
-                [Some(fused), Some(plain.inner()), x.grad(&grads), weight.grad(&grads)]
-            };
-            let names = ["forward with bias and activation", "forward", "input gradient", "weight gradient"];
-            let expected = run(&Device::flex(), FloatDType::F32);
-            for ((name, found), expected) in names.into_iter().zip(run(device, dtype)).zip(expected) {
-                let name = format!("depthwise {name}, {plane:?}, {height}x{width}x{channels}, {dtype:?}");
-                let (Some(found), Some(expected)) = (found, expected) else {
-                    findings.push(Finding { name, error: f64::INFINITY, allowed });
-                    continue;
-                };
-                let expected = expected.into_data().try_into_vec::<f32>().unwrap_or_default();
-                findings.push(compare(name, found, &expected, allowed));
-            }
+    for (seed, case) in cases.iter().enumerate() {
+        let Some(input) = DepthwiseInput::new(seed as u64, case) else { continue };
+        let expected = input.run(&Device::flex(), FloatDType::F32);
+        for ((name, found), expected) in names.into_iter().zip(input.run(device, dtype)).zip(expected) {
+            let name = format!("depthwise {name}, {:?}, {:?}, {dtype:?}", case.plane, case.input);
+            findings.push(match (found, expected) {
+                (Some(found), Some(expected)) => {
+                    let expected = expected.into_data().try_into_vec::<f32>().unwrap_or_default();
+                    compare(name, found, &expected, allowed)
+                }
+                _ => Finding { name, error: f64::INFINITY, allowed },
+            });
         }
     }
     findings

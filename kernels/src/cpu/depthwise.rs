@@ -96,7 +96,16 @@ fn gather<T: Real>(
     let mut out = Buffer::new(n * rows.len() * line);
     out.par_chunks_exact_mut(line.max(1)).enumerate().for_each(|(at, out)| {
         let image = source.image(at / rows.len());
-        wide(GatherRow { row: rows[at % rows.len()], groups: &groups, taps_across, image, width, channels, filter, out });
+        wide(GatherRow {
+            row: rows[at % rows.len()],
+            groups: &groups,
+            taps_across,
+            image,
+            width,
+            channels,
+            filter,
+            out,
+        });
     });
     out
 }

@@ -6,10 +6,10 @@
 use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::Shape;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::CubeBackend;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
@@ -246,13 +246,7 @@ fn empty_like(model: &CubeTensor, shape: Shape) -> CubeTensor {
     empty_device_contiguous_dtype(model.client.clone(), model.device.clone(), shape, model.dtype)
 }
 
-fn forward(
-    input: CubeTensor,
-    weight: CubeTensor,
-    bias: Option<CubeTensor>,
-    plane: Plane,
-    act: Act,
-) -> CubeTensor {
+fn forward(input: CubeTensor, weight: CubeTensor, bias: Option<CubeTensor>, plane: Plane, act: Act) -> CubeTensor {
     let input = channels_inside(input);
     let [n, height, width, channels] = input.shape().dims();
     let [down, across] = plane.must_output([height, width]);
@@ -288,13 +282,7 @@ impl DepthwiseOps for CubeBackend {
         forward(input, weight, None, plane, Act::Linear)
     }
 
-    fn depthwise_fused(
-        input: CubeTensor,
-        weight: CubeTensor,
-        bias: CubeTensor,
-        plane: Plane,
-        act: Act,
-    ) -> CubeTensor {
+    fn depthwise_fused(input: CubeTensor, weight: CubeTensor, bias: CubeTensor, plane: Plane, act: Act) -> CubeTensor {
         forward(input, weight, Some(bias), plane, act)
     }
 

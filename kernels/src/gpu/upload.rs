@@ -6,6 +6,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor, TensorData};
 
+use crate::layer::Transport;
 use crate::window::{KernelError, Line, Padding, SliceView, StoredPixels, WindowPlan, check_all, whole_or};
 
 /// Integers of a slice: place of the rectangle's first pixel, values from row to row, rows and columns of the rectangle,
@@ -126,51 +127,82 @@ impl Tables {
     }
 }
 
-/// Windows a batch on a GPU into `[n, side, side, channels]`. `packed` says how the pixels travel; both ways give the same.
-///
-/// # Errors
-/// Numbers that make no sense, or more pixels than a launch can count.
-pub(crate) fn window_on_gpu(
-    plan: &WindowPlan,
-    slices: &[SliceView<'_>],
-    device: &Device,
-    dtype: FloatDType,
-    packed: bool,
-) -> Result<Tensor<4>, KernelError> {
-    check_all(slices)?;
-    let largest = i32::MAX as usize;
-    let values: usize = slices.iter().map(|view| view.rows * view.columns).sum();
-    if values > largest || slices.len() * plan.values_per_slice() > largest {
-        return Err(KernelError::Plan(format!("{} slices are too many for one launch", slices.len())));
+/// A batch on a GPU: pixels and tables, ready to be windowed.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    pixels: Tensor<1, Int>,
+    slices: Tensor<1, Int>,
+    lines: Tensor<1>,
+    tables: Tensor<1, Int>,
+    weights: Tensor<1>,
+    launch: Launch,
+}
+
+impl Uploaded {
+    /// Moves a batch to a GPU. Either transport gives the same result, where the device has it.
+    ///
+    /// # Errors
+    /// Numbers that make no sense, or more pixels than a launch can count.
+    pub fn new(
+        plan: &WindowPlan,
+        slices: &[SliceView<'_>],
+        device: &Device,
+        transport: Transport,
+    ) -> Result<Uploaded, KernelError> {
+        check_all(slices)?;
+        let largest = i32::MAX as usize;
+        let values: usize = slices.iter().map(|view| view.rows * view.columns).sum();
+        // The third axis of a CUDA grid ends at 65,535.
+        let n = slices.len();
+        if n == 0 || n > 65_535 || values > largest || n * plan.values_per_slice() > largest {
+            return Err(KernelError::Plan(format!("{n} slices of {values} pixels do not fit one launch")));
+        }
+        let Tables { pixels, slices: rows, lines, blocks, weights, .. } = Tables::of(plan, slices);
+        let integers = |values: Vec<i32>| {
+            let shape = [values.len()];
+            Tensor::<1, Int>::from_data(TensorData::new(values, shape), (device, DType::I32))
+        };
+        let floats = |values: Vec<f32>| {
+            let shape = [values.len()];
+            Tensor::<1>::from_data(TensorData::new(values, shape), (device, DType::F32))
+        };
+        let packed = transport == Transport::Packed;
+        Ok(Uploaded {
+            pixels: if packed { pack(pixels, device) } else { keep(pixels, device) },
+            slices: integers(rows),
+            lines: floats(lines),
+            tables: integers(blocks),
+            weights: floats(weights),
+            launch: Launch { n, side: plan.side(), channels: plan.channels(), packed },
+        })
     }
-    let Tables { mut pixels, slices: rows, lines, blocks, weights, .. } = Tables::of(plan, slices);
-    let launch = Launch { n: slices.len(), side: plan.side(), channels: plan.channels(), packed };
-    let integers = |values: Vec<i32>| {
-        let shape = [values.len()];
-        Tensor::<1, Int>::from_data(TensorData::new(values, shape), (device, DType::I32)).into_dispatch()
-    };
-    let floats = |values: Vec<f32>| {
-        let shape = [values.len()];
-        Tensor::<1>::from_data(TensorData::new(values, shape), (device, DType::F32)).into_dispatch()
-    };
-    let pixels = if packed {
-        pixels.resize(pixels.len().next_multiple_of(2), 0);
-        let pairs = pixels.as_chunks::<2>().0.iter();
-        let words: Vec<u32> = pairs.map(|[low, high]| u32::from(*low) | u32::from(*high) << 16).collect();
-        let shape = [words.len()];
-        Tensor::<1, Int>::from_data(TensorData::new(words, shape), (device, DType::U32))
-    } else {
-        let shape = [pixels.len()];
-        let bits: Vec<i16> = bytemuck::allocation::cast_vec(pixels);
-        Tensor::<1, Int>::from_data(TensorData::new(bits, shape), (device, DType::I16))
-    };
-    Ok(Tensor::from_dispatch(<Dispatch as WindowOps>::window_batch(
-        pixels.into_dispatch(),
-        integers(rows),
-        floats(lines),
-        integers(blocks),
-        floats(weights),
-        launch,
-        dtype,
-    )))
+
+    /// `[n, side, side, channels]` of type `dtype`, in one launch.
+    pub fn window(&self, dtype: FloatDType) -> Tensor<4> {
+        Tensor::from_dispatch(<Dispatch as WindowOps>::window_batch(
+            self.pixels.clone().into_dispatch(),
+            self.slices.clone().into_dispatch(),
+            self.lines.clone().into_dispatch(),
+            self.tables.clone().into_dispatch(),
+            self.weights.clone().into_dispatch(),
+            self.launch,
+            dtype,
+        ))
+    }
+}
+
+/// Pixels as 16-bit integers; the kernel knows which are signed.
+fn keep(pixels: Vec<u16>, device: &Device) -> Tensor<1, Int> {
+    let shape = [pixels.len()];
+    let bits: Vec<i16> = bytemuck::allocation::cast_vec(pixels);
+    Tensor::from_data(TensorData::new(bits, shape), (device, DType::I16))
+}
+
+/// Two pixels in each 32-bit integer, the first in the lower half.
+fn pack(mut pixels: Vec<u16>, device: &Device) -> Tensor<1, Int> {
+    pixels.resize(pixels.len().next_multiple_of(2), 0);
+    let pairs = pixels.as_chunks::<2>().0.iter();
+    let words: Vec<u32> = pairs.map(|[low, high]| u32::from(*low) | u32::from(*high) << 16).collect();
+    let shape = [words.len()];
+    Tensor::from_data(TensorData::new(words, shape), (device, DType::U32))
 }

@@ -149,11 +149,7 @@ impl ConvUnit {
 
     fn convolve(&self, x: Tensor<4>, after: After) -> Tensor<4> {
         let (weight, plane) = (self.weight.val(), self.spec.plane());
-        if self.spec.groups == 1 {
-            conv2d(x, weight, plane, after)
-        } else {
-            depthwise_conv2d(x, weight, plane, after)
-        }
+        if self.spec.groups == 1 { conv2d(x, weight, plane, after) } else { depthwise_conv2d(x, weight, plane, after) }
     }
 
     /// Takes kernel and BatchNorm as they are.

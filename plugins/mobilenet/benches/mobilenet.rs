@@ -11,7 +11,8 @@ use ichd_plugin::label::N_LABELS;
 
 /// Images `[n, 3, side, side]` that lie channels-last in memory, as windowing leaves them.
 fn images(n: usize, side: usize) -> Tensor<4> {
-    let values: Vec<f32> = (0..n * side * side * 3).map(|at| ((at * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect();
+    let values: Vec<f32> =
+        (0..n * side * side * 3).map(|at| ((at * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect();
     Tensor::<4>::from_data(TensorData::new(values, [n, side, side, 3]), &Device::flex()).permute([0, 3, 1, 2])
 }
 

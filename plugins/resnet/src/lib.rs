@@ -5,7 +5,9 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use ichd_layers::{Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, max_pool, shapes, training};
+use ichd_layers::{
+    Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, max_pool, shapes, training,
+};
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::BackboneSpec;
 
