@@ -12,9 +12,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use clap::Parser;
 use ichd::device::{Want, choose};
 use ichd_kernels::parity::{self, Finding};
-use ichd_kernels::{
-    Act, After, Plane, Ramp, SliceView, StoredPixels, Transport, Window, WindowPlan, depthwise_conv2d, window_tensor,
-};
+use ichd_kernels::{Act, After, Plane, Ramp, SliceView, StoredPixels, Transport, Window, WindowPlan, depthwise_conv2d};
 use serde::Serialize;
 
 /// Compares and times ichd's kernels on a GPU.

@@ -110,7 +110,7 @@ pub trait CpuOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// Gradients of input, gamma and beta.
-    #[expect(clippy::too_many_arguments, reason = "an operation's tensors are arguments of their own in an extension")]
+    #[allow(clippy::too_many_arguments, reason = "an extension's tensors are arguments of their own")]
     fn cpu_norm_grad(
         input: FloatTensor<Self>,
         grad: FloatTensor<Self>,
@@ -342,10 +342,15 @@ fn epilogue<B: Backend>(output: FloatTensor<B>, bias: FloatTensor<B>, act: Act) 
     }
 }
 
+/// From the output's gradient, the weights and the input's height and width.
+type InputGrad<B> = fn(FloatTensor<B>, FloatTensor<B>, Plane, [usize; 2]) -> FloatTensor<B>;
+/// From the input and the output's gradient.
+type WeightGrad<B> = fn(FloatTensor<B>, FloatTensor<B>, Plane) -> FloatTensor<B>;
+
 /// The two gradients of a convolution.
 struct ConvGrads<B: Backend> {
-    input: fn(FloatTensor<B>, FloatTensor<B>, Plane, [usize; 2]) -> FloatTensor<B>,
-    weight: fn(FloatTensor<B>, FloatTensor<B>, Plane) -> FloatTensor<B>,
+    input: InputGrad<B>,
+    weight: WeightGrad<B>,
 }
 
 impl<B: Backend> std::fmt::Debug for ConvGrads<B> {

@@ -119,7 +119,7 @@ fn window_case(
     let chosen: Vec<Window> =
         all[..windows].iter().map(|(level, width)| Window { level: *level, width: *width }).collect();
     let (mean, std) = (vec![0.45; windows], vec![0.225; windows]);
-    let ramp = if seed % 2 == 0 { Ramp::LinearExact } else { Ramp::Linear };
+    let ramp = if seed.is_multiple_of(2) { Ramp::LinearExact } else { Ramp::Linear };
     let name = format!("window {windows} x {side}, {dtype:?}, {transport:?}");
     let failed = |_| Finding { name: name.clone(), error: f64::INFINITY, allowed: 0.0 };
     let plan = match WindowPlan::new(&chosen, ramp, side, &mean, &std) {

@@ -38,15 +38,23 @@ fn compare(case: &Value, key: &str, found: &[f64], allowed: f64) {
     let largest = expected.iter().fold(1.0f64, |most, value| most.max(value.abs()));
     for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
         let off = (found - expected).abs() / largest;
-        assert!(off <= allowed, "{key} of {} {}, value {at}: {found} instead of {expected}", case["kind"], case["dims"]);
+        assert!(
+            off <= allowed,
+            "{key} of {} {}, value {at}: {found} instead of {expected}",
+            case["kind"],
+            case["dims"]
+        );
     }
 }
 
 fn check_conv(case: &Value, dtype: DType, allowed: f64) {
     let dims: [usize; 4] = numbers(&case["dims"]);
     let outputs = case["outputs"].as_u64().expect("a number") as usize;
-    let plane =
-        Plane { kernel: numbers(&case["kernel"]), stride: numbers(&case["stride"]), padding: numbers(&case["padding"]) };
+    let plane = Plane {
+        kernel: numbers(&case["kernel"]),
+        stride: numbers(&case["stride"]),
+        padding: numbers(&case["padding"]),
+    };
     let depthwise = case["kind"] == "depthwise";
     let shape = [outputs, if depthwise { 1 } else { dims[3] }, plane.kernel[0], plane.kernel[1]];
     let layer = if depthwise { depthwise_conv2d } else { conv2d };

@@ -1,9 +1,10 @@
-//! Windowing on the CPU. Eight output rows at a time: the source rows that they need are windowed in blocks of columns that
-//! stay in the first-level cache, blended down to the eight rows, and these are resized across, four rows and four windows
-//! in each vector.
+//! Windowing on the CPU, sixteen output rows at a time. The source rows that they need are windowed in blocks of columns that
+//! stay in the first-level cache and blended down to the sixteen rows. These are turned, so that a vector holds one column
+//! of all rows, resized across, and turned back into the output's order.
 
 use std::cell::RefCell;
 
+use pulp::Simd;
 use rayon::prelude::*;
 
 use super::wide;
@@ -11,27 +12,25 @@ use crate::resize::Taps;
 use crate::window::{Line, Padding, Rect, SliceView, StoredPixels, WindowPlan, whole_or};
 
 /// Output rows of a group.
-const ROWS: usize = 8;
+const ROWS: usize = 16;
 /// Columns of a block.
-const COLUMNS: usize = 64;
-/// Windows that share a pass.
-const LANES: usize = 4;
-/// Output rows that share a vector.
-const VECTOR_ROWS: usize = 4;
+const COLUMNS: usize = 32;
+/// Side of the squares that are turned.
+const SQUARE: usize = 8;
 
-/// One column of a group of rows: `[row / 4][row % 4 * 4 + window]`.
-type Column = [[f32; VECTOR_ROWS * LANES]; ROWS / VECTOR_ROWS];
-
-const EMPTY: Column = [[0.0; VECTOR_ROWS * LANES]; ROWS / VECTOR_ROWS];
+/// One value of every row of a group.
+type Column = [f32; ROWS];
 
 /// Buffers of one thread, reused from slice to slice.
 #[derive(Default)]
 struct Scratch {
     /// Windowed source rows of a block of columns: `[row, window, column]`.
-    block: Vec<f32>,
-    /// Output rows before they are resized across.
+    block: Vec<[f32; COLUMNS]>,
+    /// Blended rows of a block: `[window, row, column]`.
+    blended: Vec<[[f32; COLUMNS]; ROWS]>,
+    /// Blended rows, turned: `[window, column]`.
     band: Vec<Column>,
-    /// Output rows, finished.
+    /// Output rows, turned: `[column, window]`.
     done: Vec<Column>,
 }
 
@@ -47,14 +46,10 @@ pub(crate) fn run(plan: &WindowPlan, slices: &[SliceView<'_>], out: &mut [f32]) 
         let lines = Line::all(plan, view);
         let rect = whole_or(view);
         let (across, down) = (plan.taps(rect.columns), plan.taps(rect.rows));
-        let slice =
-            Prepared { view, rect, padding: Padding::of(view, &lines), lines: &lines, across: &across, down: &down };
+        let padding = Padding::of(view, &lines);
+        let slice = Prepared { view, rect, padding, lines: &lines, across: &across, down: &down };
         let group = |(at, out): (usize, &mut [f32])| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                for first_window in (0..lines.len()).step_by(LANES) {
-                    wide(Group { slice: &slice, first_row: at * ROWS, first_window, scratch, out });
-                }
-            });
+            SCRATCH.with_borrow_mut(|scratch| wide(Group { slice: &slice, first_row: at * ROWS, scratch, out }));
         };
         // A slice alone is shared by all threads; of many, each thread takes whole ones.
         if many {
@@ -76,31 +71,39 @@ struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    /// Windows `count` neighboring columns of a row of the rectangle, mirrored as asked: `planes` is `[window, column]`.
+    /// Windows `count` neighboring columns of a row of the rectangle, mirrored as asked, into one plane a window.
     #[inline(always)]
-    fn window<const P: usize>(&self, row: usize, first: usize, count: usize, lines: &[Line; P], planes: &mut [f32]) {
+    fn window(&self, row: usize, first: usize, count: usize, planes: &mut [[f32; COLUMNS]]) {
         let Rect { top, left, rows, columns } = self.rect;
         let flip = self.view.flip;
         let row = top + if flip.vertical { rows - 1 - row } else { row };
         let first = if flip.horizontal { columns - first - count } else { first };
         let from = row * self.view.columns + left + first;
-        match self.view.pixels {
-            StoredPixels::I16(stored) => window_row(&stored[from..from + count], self.padding, lines, planes),
-            StoredPixels::U16(stored) => window_row(&stored[from..from + count], self.padding, lines, planes),
+        let mut values = match self.view.pixels {
+            StoredPixels::I16(stored) => convert(&stored[from..from + count]),
+            StoredPixels::U16(stored) => convert(&stored[from..from + count]),
+        };
+        if let Some(Padding { bounds, instead }) = self.padding {
+            let [first, last] = bounds.map(|bound| bound as f32);
+            for value in &mut values {
+                *value = if *value >= first && *value <= last { instead } else { *value };
+            }
         }
         if flip.horizontal {
-            planes.chunks_exact_mut(COLUMNS).for_each(|plane| plane[..count].reverse());
+            values[..count].reverse();
+        }
+        for (line, plane) in self.lines.iter().zip(planes) {
+            for (slot, value) in plane.iter_mut().zip(&values) {
+                let distance = *value - line.pivot;
+                let raised = if distance > line.low { distance } else { line.low };
+                *slot = if raised < line.high { raised } else { line.high };
+            }
         }
     }
 }
 
 #[inline(always)]
-fn window_row<T: Copy + Default + Into<f32>, const P: usize>(
-    stored: &[T],
-    padding: Option<Padding>,
-    lines: &[Line; P],
-    planes: &mut [f32],
-) {
+fn convert<T: Copy + Default + Into<f32>>(stored: &[T]) -> [f32; COLUMNS] {
     // All blocks but the last are whole; a known length needs no scalar rest.
     let mut rest = [T::default(); COLUMNS];
     let stored: &[T; COLUMNS] = match stored.first_chunk() {
@@ -110,41 +113,17 @@ fn window_row<T: Copy + Default + Into<f32>, const P: usize>(
             &rest
         }
     };
-    match padding {
-        None => window_values(stored, |value| value, lines, planes),
-        Some(Padding { bounds, instead }) => {
-            let [first, last] = bounds.map(|bound| bound as f32);
-            let fill = |value| if value >= first && value <= last { instead } else { value };
-            window_values(stored, fill, lines, planes);
-        }
-    }
-}
-
-#[inline(always)]
-fn window_values<T: Copy + Into<f32>, const P: usize>(
-    stored: &[T; COLUMNS],
-    fill: impl Fn(f32) -> f32,
-    lines: &[Line; P],
-    planes: &mut [f32],
-) {
-    let mut values = [0.0f32; COLUMNS];
+    let mut values = [0.0; COLUMNS];
     for (value, stored) in values.iter_mut().zip(stored) {
-        *value = fill((*stored).into());
+        *value = (*stored).into();
     }
-    for (line, plane) in lines.iter().zip(planes.as_chunks_mut::<COLUMNS>().0) {
-        for (slot, value) in plane.iter_mut().zip(&values) {
-            let distance = *value - line.pivot;
-            let raised = if distance > line.low { distance } else { line.low };
-            *slot = if raised < line.high { raised } else { line.high };
-        }
-    }
+    values
 }
 
-/// Up to [`ROWS`] output rows in up to [`LANES`] windows.
+/// Up to [`ROWS`] output rows.
 struct Group<'a> {
     slice: &'a Prepared<'a>,
     first_row: usize,
-    first_window: usize,
     scratch: &'a mut Scratch,
     out: &'a mut [f32],
 }
@@ -153,148 +132,147 @@ impl pulp::WithSimd for Group<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        match self.slice.lines.len() - self.first_window {
-            1 => self.run::<1>(),
-            2 => self.run::<2>(),
-            3 => self.run::<3>(),
-            _ => self.run::<4>(),
-        }
-    }
-}
-
-impl Group<'_> {
-    #[inline(always)]
-    fn run<const P: usize>(self) {
-        let Group { slice, first_row, first_window, scratch, out } = self;
-        let lines: &[Line; P] = slice.lines[first_window..].first_chunk().expect("as many lines as were counted");
+    fn with_simd<S: Simd>(self, _: S) {
+        let Group { slice, first_row, scratch, out } = self;
         let channels = slice.lines.len();
-        let n_rows = out.len() / (slice.across.len() * channels);
-        let Scratch { block, band, done } = scratch;
-        band.resize(slice.rect.columns.next_multiple_of(COLUMNS), EMPTY);
-        done.resize(slice.across.len(), EMPTY);
+        let row_len = slice.across.len() * channels;
+        let n_rows = out.len() / row_len;
+        let width = slice.rect.columns.next_multiple_of(COLUMNS);
+        let Scratch { block, blended, band, done } = scratch;
+        blended.resize(channels, [[0.0; COLUMNS]; ROWS]);
+        band.resize(channels * width, [0.0; ROWS]);
+        done.resize(row_len.next_multiple_of(SQUARE), [0.0; ROWS]);
 
         let (first, last) = (slice.down.of(first_row), slice.down.of(first_row + n_rows - 1));
         let sources = first.0..last.0 + last.1.len();
-        block.resize(sources.len() * P * COLUMNS, 0.0);
-        for (at, band) in band.as_chunks_mut::<COLUMNS>().0.iter_mut().enumerate() {
-            let count = COLUMNS.min(slice.rect.columns - at * COLUMNS);
-            for (row, planes) in sources.clone().zip(block.chunks_exact_mut(P * COLUMNS)) {
-                slice.window(row, at * COLUMNS, count, lines, planes);
+        block.resize(sources.len() * channels, [0.0; COLUMNS]);
+        for at in (0..width).step_by(COLUMNS) {
+            let count = COLUMNS.min(slice.rect.columns - at);
+            for (row, planes) in sources.clone().zip(block.chunks_exact_mut(channels)) {
+                slice.window(row, at, count, planes);
             }
             for row in 0..n_rows {
                 let (start, weights) = slice.down.of(first_row + row);
-                blend::<P>(&block[(start - sources.start) * P * COLUMNS..], weights, row, band);
+                blend(&block[(start - sources.start) * channels..], weights, row, blended);
+            }
+            for (rows, band) in blended.iter().zip(band.chunks_exact_mut(width)) {
+                for from in (0..COLUMNS).step_by(SQUARE) {
+                    for row in (0..ROWS).step_by(SQUARE) {
+                        let square = std::array::from_fn(|k| *part(&rows[row + k], from));
+                        for (column, turned) in band[at + from..].iter_mut().zip(turn::<S>(square)) {
+                            column[row..row + SQUARE].copy_from_slice(&turned);
+                        }
+                    }
+                }
             }
         }
-        resize_across(band, slice.across, lines, done);
-        for (row, line) in out.chunks_exact_mut(slice.across.len() * channels).enumerate() {
-            if P == channels {
-                write_alone::<P>(done, row, line);
-            } else {
-                write_among::<P>(done, row, channels, first_window, line);
+        for (window, line) in slice.lines.iter().enumerate() {
+            resize_across(&band[window * width..][..width], slice.across, line, &mut done[window..], channels);
+        }
+        for (from, columns) in done.chunks_exact(SQUARE).enumerate() {
+            let from = from * SQUARE;
+            for first in (0..n_rows).step_by(SQUARE) {
+                let turned = turn::<S>(std::array::from_fn(|k| *part(&columns[k], first)));
+                for (row, values) in (first..n_rows).zip(turned) {
+                    let line = &mut out[row * row_len + from..(row + 1) * row_len];
+                    match line.first_chunk_mut::<SQUARE>() {
+                        Some(room) => *room = values,
+                        None => line.copy_from_slice(&values[..line.len()]),
+                    }
+                }
             }
         }
     }
 }
 
-/// One output row of a block: weighted sums of its source rows, written in the order of [`Column`].
+/// [`SQUARE`] neighboring values.
 #[inline(always)]
-fn blend<const P: usize>(block: &[f32], weights: &[f32], row: usize, band: &mut [Column; COLUMNS]) {
-    // The sums of all columns stay in registers while the source rows go by.
-    let mut sums = [[0.0f32; COLUMNS]; P];
-    for (at, weight) in weights.iter().enumerate() {
-        let planes = &block[at * P * COLUMNS..][..P * COLUMNS];
-        for (sum, plane) in sums.iter_mut().zip(planes.as_chunks::<COLUMNS>().0) {
-            for (sum, value) in sum.iter_mut().zip(plane) {
+fn part(values: &[f32], from: usize) -> &[f32; SQUARE] {
+    values[from..].first_chunk().expect("squares divide rows and blocks")
+}
+
+/// One output row of a block: weighted sums of its source rows.
+#[inline(always)]
+fn blend(block: &[[f32; COLUMNS]], weights: &[f32], row: usize, blended: &mut [[[f32; COLUMNS]; ROWS]]) {
+    let channels = blended.len();
+    for (window, rows) in blended.iter_mut().enumerate() {
+        let mut sums = [0.0f32; COLUMNS];
+        for (planes, weight) in block.chunks_exact(channels).zip(weights) {
+            for (sum, value) in sums.iter_mut().zip(&planes[window]) {
                 *sum = weight.mul_add(*value, *sum);
             }
         }
+        rows[row] = sums;
     }
-    let (half, at) = (row / VECTOR_ROWS, row % VECTOR_ROWS * LANES);
-    for (four, columns) in band.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let quarter = |window: usize| match sums.get(window) {
-            Some(sum) => sum.as_chunks::<4>().0[four],
-            None => [0.0; 4],
-        };
-        let turned = transpose([quarter(0), quarter(1), quarter(2), quarter(3)]);
-        for (column, lanes) in columns.iter_mut().zip(turned) {
-            column[half][at..at + LANES].copy_from_slice(&lanes);
+}
+
+/// Resizes one window's band across and finishes it into every `step`-th column.
+#[inline(always)]
+fn resize_across(band: &[Column], taps: &Taps, line: &Line, done: &mut [Column], step: usize) {
+    for (x, finished) in done.iter_mut().step_by(step).take(taps.len()).enumerate() {
+        let (start, weights) = taps.of(x);
+        let mut sums = [0.0f32; ROWS];
+        for (column, weight) in band[start..].iter().zip(weights) {
+            for (sum, value) in sums.iter_mut().zip(column) {
+                *sum = weight.mul_add(*value, *sum);
+            }
+        }
+        for (finished, sum) in finished.iter_mut().zip(sums) {
+            *finished = sum.mul_add(line.scale, line.offset);
         }
     }
 }
 
 /// Rows become columns.
 #[inline(always)]
-fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+fn turn<S: Simd>(rows: [[f32; SQUARE]; SQUARE]) -> [[f32; SQUARE]; SQUARE] {
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{__m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
-        let [a, b, c, d]: [__m128; 4] = rows.map(|row| bytemuck::cast(row));
-        // SAFETY: SSE is part of every x86_64 processor.
-        let columns = unsafe {
-            let (ab_low, ab_high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-            let (cd_low, cd_high) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-            [
-                _mm_movelh_ps(ab_low, cd_low),
-                _mm_movehl_ps(cd_low, ab_low),
-                _mm_movelh_ps(ab_high, cd_high),
-                _mm_movehl_ps(cd_high, ab_high),
-            ]
-        };
-        columns.map(|column| bytemuck::cast(column))
+    if S::F32_LANES >= SQUARE {
+        // SAFETY: on x86_64, pulp offers eight lanes only where the processor has AVX2, which includes AVX.
+        return unsafe { turn_avx(rows) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
     std::array::from_fn(|column| rows.map(|row| row[column]))
 }
 
-/// Resizes a band across and finishes it.
-#[inline(always)]
-fn resize_across(band: &[Column], taps: &Taps, lines: &[Line], done: &mut [Column]) {
-    let lane = |of: fn(&Line) -> f32| -> [f32; VECTOR_ROWS * LANES] {
-        std::array::from_fn(|lane| lines.get(lane % LANES).map_or(0.0, of))
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx")]
+fn turn_avx(rows: [[f32; SQUARE]; SQUARE]) -> [[f32; SQUARE]; SQUARE] {
+    use std::arch::x86_64::{
+        __m256, _mm256_permute2f128_ps as halves, _mm256_shuffle_ps as shuffle, _mm256_unpackhi_ps as high,
+        _mm256_unpacklo_ps as low,
     };
-    let (scale, offset) = (lane(|line| line.scale), lane(|line| line.offset));
-    for (x, finished) in done.iter_mut().enumerate() {
-        let (start, weights) = taps.of(x);
-        let mut sums = EMPTY;
-        for (column, weight) in band[start..].iter().zip(weights) {
-            for (sum, values) in sums.iter_mut().zip(column) {
-                for (sum, value) in sum.iter_mut().zip(values) {
-                    *sum = weight.mul_add(*value, *sum);
-                }
-            }
-        }
-        for (finished, sum) in finished.iter_mut().zip(sums) {
-            for (lane, finished) in finished.iter_mut().enumerate() {
-                *finished = sum[lane].mul_add(scale[lane], offset[lane]);
-            }
-        }
-    }
-}
-
-/// Writes a row whose `P` windows are all there are. Four lanes are stored at once where there is room: the next pixel
-/// overwrites what was too much.
-#[inline(always)]
-fn write_alone<const P: usize>(done: &[Column], row: usize, line: &mut [f32]) {
-    let (half, at) = (row / VECTOR_ROWS, row % VECTOR_ROWS * LANES);
-    let Some((last, others)) = done.split_last() else { return };
-    for (x, column) in others.iter().enumerate() {
-        let lanes = &column[half][at..at + LANES];
-        match line.get_mut(x * P..x * P + LANES) {
-            Some(room) => room.copy_from_slice(lanes),
-            None => line[x * P..(x + 1) * P].copy_from_slice(&lanes[..P]),
-        }
-    }
-    let x = others.len();
-    line[x * P..(x + 1) * P].copy_from_slice(&last[half][at..at + P]);
-}
-
-/// Writes `P` windows of a row from window `first` on among all `channels`.
-#[inline(always)]
-fn write_among<const P: usize>(done: &[Column], row: usize, channels: usize, first: usize, line: &mut [f32]) {
-    let (half, at) = (row / VECTOR_ROWS, row % VECTOR_ROWS * LANES);
-    for (column, pixel) in done.iter().zip(line.chunks_exact_mut(channels)) {
-        pixel[first..first + P].copy_from_slice(&column[half][at..at + P]);
-    }
+    let r: [__m256; SQUARE] = rows.map(bytemuck::cast);
+    // Pairs, then fours within each half, then the halves.
+    let p = [
+        low(r[0], r[1]),
+        high(r[0], r[1]),
+        low(r[2], r[3]),
+        high(r[2], r[3]),
+        low(r[4], r[5]),
+        high(r[4], r[5]),
+        low(r[6], r[7]),
+        high(r[6], r[7]),
+    ];
+    let f = [
+        shuffle::<0x44>(p[0], p[2]),
+        shuffle::<0xee>(p[0], p[2]),
+        shuffle::<0x44>(p[1], p[3]),
+        shuffle::<0xee>(p[1], p[3]),
+        shuffle::<0x44>(p[4], p[6]),
+        shuffle::<0xee>(p[4], p[6]),
+        shuffle::<0x44>(p[5], p[7]),
+        shuffle::<0xee>(p[5], p[7]),
+    ];
+    [
+        halves::<0x20>(f[0], f[4]),
+        halves::<0x20>(f[1], f[5]),
+        halves::<0x20>(f[2], f[6]),
+        halves::<0x20>(f[3], f[7]),
+        halves::<0x31>(f[0], f[4]),
+        halves::<0x31>(f[1], f[5]),
+        halves::<0x31>(f[2], f[6]),
+        halves::<0x31>(f[3], f[7]),
+    ]
+    .map(bytemuck::cast)
 }

@@ -41,7 +41,7 @@ pub fn depthwise_forward<F: Float>(
     let channels = output.shape(3);
     let across = output.shape(2);
     let down = output.shape(1);
-    let blocks = (across + columns - 1) / columns;
+    let blocks = across.div_ceil(columns);
     let channel = ABSOLUTE_POS % channels;
     let rest = ABSOLUTE_POS / channels;
     let first = (rest % blocks) * columns;
@@ -104,6 +104,7 @@ pub fn depthwise_forward<F: Float>(
 }
 
 /// One unit: the gradient of one input value, gathered from the outputs that read it.
+#[allow(clippy::manual_is_multiple_of, reason = "kernels have no such function")]
 #[cube(launch)]
 pub fn depthwise_input_gradient<F: Float>(
     grad: &Tensor<F>,
