@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use smallvec::SmallVec;
+
 use crate::cpu;
 use crate::resize::Taps;
 
@@ -300,12 +302,15 @@ pub(crate) struct Line {
     pub offset: f32,
 }
 
+/// Lines of the usual number of windows, without an allocation for each slice.
+pub(crate) type Lines = SmallVec<[Line; 4]>;
+
 /// Farther from the pivot than any stored value or sensible window.
 const FAR: f64 = 1e30;
 
 impl Line {
     /// Lines of all windows for a slice.
-    pub fn all(plan: &WindowPlan, view: &SliceView<'_>) -> Vec<Line> {
+    pub fn all(plan: &WindowPlan, view: &SliceView<'_>) -> Lines {
         // Inversion is stored -> top - stored; it joins the rescale in one line, computed in f64.
         let (sign, top) = match (view.inverted, view.pixels) {
             (false, _) => (1.0, 0.0),

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ichd_kernels::{Act, After, Plane, batch_norm, conv2d, depthwise_conv2d};
+use proptest::prelude::*;
 use serde_json::Value;
 
 /// The rule that the script follows too.
@@ -153,6 +154,92 @@ fn gradients_equal_finite_differences() {
                 let slope = moved(at, 0.5, plane, depthwise, which) - moved(at, -0.5, plane, depthwise, which);
                 assert!((slope - found[at]).abs() < 1e-10, "operand {which}, value {at}: {slope} and {}", found[at]);
             }
+        }
+    }
+}
+
+/// A convolution of random shape.
+#[derive(Clone, Debug)]
+struct Case {
+    plane: Plane,
+    dims: [usize; 4],
+    /// `None`: depthwise.
+    outputs: Option<usize>,
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let plane = ([1usize..8, 1usize..8], [1usize..4, 1usize..4], [0usize..4, 0usize..4, 0usize..4, 0usize..4]);
+    let dims = [1usize..4, 1usize..12, 1usize..12, 1usize..40];
+    (plane, dims, proptest::option::of(1usize..20)).prop_filter_map(
+        "fits",
+        |((kernel, stride, padding), dims, outputs)| {
+            let plane = Plane { kernel, stride, padding };
+            plane.output([dims[1], dims[2]])?;
+            Some(Case { plane, dims, outputs })
+        },
+    )
+}
+
+/// The definition, one product at a time.
+fn oracle(case: &Case, x: &[f64], weight: &[f64]) -> Vec<f64> {
+    let Case { plane, dims: [n, height, width, channels], outputs } = case;
+    let [down, across] = plane.output([*height, *width]).expect("it fits");
+    let [taps_down, taps_across] = plane.kernel;
+    let n_outputs = outputs.unwrap_or(*channels);
+    let mut out = Vec::new();
+    for image in 0..*n {
+        for at in 0..down * across * n_outputs {
+            let (row, column, output) = (at / n_outputs / across, at / n_outputs % across, at % n_outputs);
+            let mut sum = 0.0;
+            for tap in 0..taps_down * taps_across {
+                let y = (row * plane.stride[0] + tap / taps_across).checked_sub(plane.padding[0]);
+                let x_at = (column * plane.stride[1] + tap % taps_across).checked_sub(plane.padding[1]);
+                let (Some(y), Some(x_at)) = (y.filter(|y| y < height), x_at.filter(|x| x < width)) else { continue };
+                let pixel = ((image * height + y) * width + x_at) * channels;
+                let inputs = if outputs.is_some() { 0..*channels } else { output..output + 1 };
+                for (k, input) in inputs.enumerate() {
+                    let per_output = if outputs.is_some() { *channels } else { 1 };
+                    sum += x[pixel + input] * weight[(output * per_output + k) * taps_down * taps_across + tap];
+                }
+            }
+            out.push(sum);
+        }
+    }
+    out
+}
+
+fn inner_product(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_convolution_follows_its_definition(case in any_case()) {
+        let device = Device::flex().autodiff();
+        let [_, _, _, channels] = case.dims;
+        let n_outputs = case.outputs.unwrap_or(channels);
+        let inputs = if case.outputs.is_some() { channels } else { 1 };
+        let shape = [n_outputs, inputs, case.plane.kernel[0], case.plane.kernel[1]];
+        let x = tensor(case.dims, 1, DType::F64, &device).require_grad();
+        let weight = tensor(shape, 2, DType::F64, &device).require_grad();
+        let layer = if case.outputs.is_some() { conv2d } else { depthwise_conv2d };
+        let out = layer(x.clone(), weight.clone(), case.plane, After::nothing());
+        let pull = tensor(out.dims(), 4, DType::F64, &device);
+        let grads = (out.clone() * pull.clone()).sum().backward();
+        let [x_values, weights, pull] = [x.clone(), weight.clone(), pull].map(|tensor| read(tensor.inner()));
+        let found = read(out.inner());
+        let expected = oracle(&case, &x_values, &weights);
+        prop_assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            prop_assert!((found - expected).abs() < 1e-10, "{} instead of {}", found, expected);
+        }
+        // A convolution is linear in both operands, so both gradients have the same product with their operand.
+        let total = inner_product(&expected, &pull);
+        for (operand, grad) in [(x_values, x.grad(&grads)), (weights, weight.grad(&grads))] {
+            let grad = read(grad.expect("tracked"));
+            prop_assert!((inner_product(&operand, &grad) - total).abs() < 1e-8 * (1.0 + total.abs()));
         }
     }
 }

@@ -131,6 +131,10 @@ impl Patches {
         for (at, pixel) in (first..first + count).enumerate() {
             let (image, row, column) = (pixel / (down * across), pixel / across % down, pixel % across);
             let column = self.columns[column];
+            if column.count == 0 {
+                // A patch that lies in the padding altogether has no place in the input.
+                continue;
+            }
             for (y, tap_y) in self.rows[row].pairs() {
                 let to = at * self.shape.patch() + (tap_y * taps_across + column.tap) * channels;
                 let from = ((image * height + y) * width + column.from) * channels;
