@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::fill::uniform;
 use crate::label::N_LABELS;
-use crate::spec::BackboneSpec;
+use crate::spec::{BackboneSpec, Convention, Precision};
 use crate::weights::Weights;
 
 /// Checks a backbone on a device: names and counts, shapes of outputs, independence of slices in a batch, weights out
@@ -66,7 +66,7 @@ fn check_shapes(spec: &BackboneSpec) -> Result<(), String> {
 }
 
 fn check_scoring(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
-    let mut backbone = (spec.infer)(device);
+    let mut backbone = (spec.infer)(device, Convention::Torch, Precision::F32);
     let mut short = weights.clone();
     short.remove(spec.first_conv);
     if backbone.load(&short).is_ok() {
@@ -92,12 +92,12 @@ fn check_scoring(spec: &'static BackboneSpec, device: &Device, side: usize, weig
 }
 
 fn check_training(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
-    let mut trainee = (spec.train)(device);
+    let mut trainee = (spec.train)(device, Convention::Torch);
     trainee.load(weights).map_err(|error| error.to_string())?;
     if trainee.weights() != *weights {
         return Err(format!("{}: weights come out of training other than they went in", spec.name));
     }
-    let mut backbone = (spec.infer)(device);
+    let mut backbone = (spec.infer)(device, Convention::Torch, Precision::F32);
     backbone.load(weights).map_err(|error| error.to_string())?;
     let batch = images(2, side, device);
     let (folded, plain) = (rows(backbone.forward(batch.clone()))?, rows(trainee.forward(batch.clone()))?);

@@ -5,7 +5,7 @@ use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use ichd_plugin::backbone::{Backbone, Pass, Trainee};
-use ichd_plugin::spec::BackboneSpec;
+use ichd_plugin::spec::{BackboneSpec, Convention, Precision};
 use ichd_plugin::weights::{Entry, Weights, WeightsError};
 
 use crate::unit::{ConvUnit, Head, NORM_VECTORS};
@@ -105,7 +105,12 @@ fn load<N: Network>(
 }
 
 /// The form that scores.
-pub fn inference<N: Network>(spec: &'static BackboneSpec, device: &Device) -> Box<dyn Backbone> {
+pub fn inference<N: Network>(
+    spec: &'static BackboneSpec,
+    device: &Device,
+    _convention: Convention,
+    _precision: Precision,
+) -> Box<dyn Backbone> {
     Box::new(Inference { network: N::new(device), spec, device: device.clone() })
 }
 
@@ -130,7 +135,11 @@ impl<N: Network> Backbone for Inference<N> {
 }
 
 /// The form that learns.
-pub fn training<N: Network>(spec: &'static BackboneSpec, device: &Device) -> Box<dyn Trainee> {
+pub fn training<N: Network>(
+    spec: &'static BackboneSpec,
+    device: &Device,
+    _convention: Convention,
+) -> Box<dyn Trainee> {
     let device = device.clone().autodiff();
     let optimizer = AdamConfig::new().init();
     Box::new(Training { network: N::new(&device), spec, device, optimizer })

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ichd_mobilenet::MOBILENET_V2;
 use ichd_plugin::fill;
 use ichd_plugin::label::N_LABELS;
+use ichd_plugin::spec::{Convention, Precision};
 
 /// Images `[n, 3, side, side]` that lie channels-last in memory, as windowing leaves them.
 fn images(n: usize, side: usize) -> Tensor<4> {
@@ -35,13 +36,13 @@ fn measure(what: &str, n: usize, rounds: usize) {
     let images = images(n, MOBILENET_V2.input_side);
     eprint!("mobilenet_v2 {what}, batch {n}: ");
     if what == "forward" {
-        let mut network = (MOBILENET_V2.infer)(&device);
+        let mut network = (MOBILENET_V2.infer)(&device, Convention::Torch, Precision::F32);
         network.load(&weights).expect("weights of the backbone's own shapes");
         rates(rounds, n, || {
             black_box(network.forward(images.clone()).into_data());
         });
     } else {
-        let mut network = (MOBILENET_V2.train)(&device);
+        let mut network = (MOBILENET_V2.train)(&device, Convention::Torch);
         network.load(&weights).expect("weights of the backbone's own shapes");
         let targets = Tensor::<2>::from_data(TensorData::new(vec![0.0f32; n * N_LABELS], [n, N_LABELS]), &device);
         rates(rounds, n, || {

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, shapes, training};
 use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::BackboneSpec;
+use ichd_plugin::spec::{BackboneSpec, IMAGENET_MEAN, IMAGENET_STD};
 
 /// MobileNetV2 with torchvision's names.
 pub static MOBILENET_V2: BackboneSpec = BackboneSpec {
@@ -21,10 +21,14 @@ pub static MOBILENET_V2: BackboneSpec = BackboneSpec {
     multiply_adds: 300_774_272,
     first_conv: "features.0.0.weight",
     classifier: "classifier.1",
+    mean: IMAGENET_MEAN,
+    std: IMAGENET_STD,
+    left_out: &[],
+    dialects: &[],
     paper: "Sandler et al. 2018, arXiv 1801.04381",
     shapes: shapes::<MobileNetV2>,
-    infer: |device| inference::<MobileNetV2>(&MOBILENET_V2, device),
-    train: |device| training::<MobileNetV2>(&MOBILENET_V2, device),
+    infer: |device, convention, precision| inference::<MobileNetV2>(&MOBILENET_V2, device, convention, precision),
+    train: |device, convention| training::<MobileNetV2>(&MOBILENET_V2, device, convention),
 };
 
 /// Table 2 of the paper: expansion, output channels, repeats, stride of the first repeat.

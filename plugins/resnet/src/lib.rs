@@ -9,7 +9,7 @@ use ichd_layers::{
     Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, max_pool, shapes, training,
 };
 use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::BackboneSpec;
+use ichd_plugin::spec::{BackboneSpec, IMAGENET_MEAN, IMAGENET_STD};
 
 /// ResNet-50 with torchvision's names.
 pub static RESNET50: BackboneSpec = BackboneSpec {
@@ -22,10 +22,14 @@ pub static RESNET50: BackboneSpec = BackboneSpec {
     multiply_adds: 4_089_184_256,
     first_conv: "conv1.weight",
     classifier: "fc",
+    mean: IMAGENET_MEAN,
+    std: IMAGENET_STD,
+    left_out: &[],
+    dialects: &[],
     paper: "He et al. 2015, arXiv 1512.03385",
     shapes: shapes::<ResNet50>,
-    infer: |device| inference::<ResNet50>(&RESNET50, device),
-    train: |device| training::<ResNet50>(&RESNET50, device),
+    infer: |device, convention, precision| inference::<ResNet50>(&RESNET50, device, convention, precision),
+    train: |device, convention| training::<ResNet50>(&RESNET50, device, convention),
 };
 
 /// Blocks and width of each of the four layers.

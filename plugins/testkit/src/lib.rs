@@ -11,7 +11,7 @@ use ichd_plugin::backbone::{Pass, Trainee};
 use ichd_plugin::contract::{images, rows};
 use ichd_plugin::fill::uniform;
 use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::BackboneSpec;
+use ichd_plugin::spec::{BackboneSpec, Convention, Precision};
 use serde::Deserialize;
 
 /// Most that f32 results may differ from f64 ones, relative to the largest value.
@@ -67,7 +67,7 @@ pub fn check_eval(spec: &'static BackboneSpec, golden: &str) {
     assert_eq!(spec.parameters, golden.parameters, "parameters without the classifier");
     assert_eq!(spec.parameters_imagenet, golden.parameters_imagenet, "parameters with the ImageNet classifier");
     let device = Device::flex();
-    let mut backbone = (spec.infer)(&device);
+    let mut backbone = (spec.infer)(&device, Convention::Torch, Precision::F32);
     backbone.load(&spec.golden()).expect("golden weights");
     for case in &golden.eval {
         let found = rows(backbone.forward(images(case.batch, case.side, &device))).expect("logits").concat();
@@ -85,7 +85,7 @@ pub fn check_exact(spec: &'static BackboneSpec, golden: &str) {
     let golden = read(spec, golden);
     let mut device = Device::flex();
     device.configure((FloatDType::F64, IntDType::I32)).expect("f64 before the first tensor");
-    let mut backbone = (spec.infer)(&device);
+    let mut backbone = (spec.infer)(&device, Convention::Torch, Precision::F32);
     backbone.load(&spec.golden()).expect("golden weights");
     for case in &golden.eval {
         let found = rows(backbone.forward(images(case.batch, case.side, &device))).expect("logits").concat();
@@ -121,7 +121,7 @@ fn exact(what: &str, found: &[f32], expected: &Numbers) {
 
 /// One pass of training on the file's batch.
 fn train(spec: &'static BackboneSpec, train: &Train, device: &Device) -> (Pass, Box<dyn Trainee>) {
-    let mut trainee = (spec.train)(device);
+    let mut trainee = (spec.train)(device, Convention::Torch);
     trainee.load(&spec.golden()).expect("golden weights");
     let targets: Vec<f32> =
         uniform("targets", train.batch * N_LABELS, 0).map(|u| if u < 0.5 { 0.0 } else { 1.0 }).collect();
