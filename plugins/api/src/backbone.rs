@@ -2,7 +2,6 @@
 
 use burn::tensor::Tensor;
 
-use crate::label::N_LABELS;
 use crate::spec::{BackboneSpec, Precision};
 use crate::weights::{Weights, WeightsError};
 
@@ -84,15 +83,10 @@ pub trait Trainee: Send {
     /// The type of number of the convolutions' products while it learns. Weights, BatchNorms, loss and all sums stay f32.
     fn mix(&mut self, precision: Precision);
 
-    /// Adds `share` times the gradients of a batch, images `[n, windows, side, side]` and targets `[n, 6]`. Returns the
-    /// batch's loss, mean over slices and weighted mean over labels, on the device: reading it waits for the device.
-    fn accumulate(
-        &mut self,
-        images: Tensor<4>,
-        targets: Tensor<2>,
-        label_weights: &[f32; N_LABELS],
-        share: f64,
-    ) -> Tensor<1>;
+    /// Adds `share` times the gradients of a batch: images `[n, windows, side, side]`, targets `[n, 6]`, and what each of
+    /// them weighs, `[n, 6]` or `[1, 6]`. Returns the batch's loss, the mean of the weighted losses of all slices and
+    /// labels, on the device: reading it waits for the device.
+    fn accumulate(&mut self, images: Tensor<4>, targets: Tensor<2>, weights: Tensor<2>, share: f64) -> Tensor<1>;
 
     /// Moves the weights by the gradients that were added since the last time.
     fn apply(&mut self, rule: &Rule);

@@ -1,9 +1,8 @@
 //! The form that learns. Knows no particular network.
 
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor};
 use ichd_plugin::backbone::{Pass, Rule, Trainee};
-use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
 use ichd_plugin::weights::{Entry, Weights, WeightsError};
 
@@ -29,18 +28,27 @@ struct Training<N> {
 impl<N: Network> Training<N> {
     /// Weighted mean of the binary cross-entropy on logits, in the form that cannot overflow:
     /// max(x, 0) - x y + log(1 + exp(-|x|)).
-    fn loss(&self, images: Tensor<4>, targets: Tensor<2>, label_weights: &[f32; N_LABELS]) -> Tensor<1> {
+    fn loss(&self, images: Tensor<4>, targets: Tensor<2>, weights: Option<Tensor<2>>) -> Tensor<1> {
         let logits = self.network.forward(channels_last(images.to_device(&self.place.device)));
         let targets = targets.to_device(&self.place.device);
         let softplus = (logits.clone().abs().neg().exp() + 1.0).log();
         let losses = relu(logits.clone()) - logits * targets + softplus;
-        if label_weights.iter().all(|weight| *weight == 1.0) {
-            return losses.mean();
+        match weights {
+            Some(weights) => (losses * weights.to_device(&self.place.device)).mean(),
+            None => losses.mean(),
         }
-        let sum: f32 = label_weights.iter().sum();
-        let shares = label_weights.map(|weight| weight * N_LABELS as f32 / sum);
-        let shares = Tensor::<2>::from_data(TensorData::new(shares.to_vec(), [1, N_LABELS]), &self.place.device);
-        (losses * shares).mean()
+    }
+
+    /// Adds `share` times the gradients of a loss to those of the step.
+    fn add_gradients(&mut self, loss: &Tensor<1>, share: f64) {
+        let mut all = (loss.clone() * share).backward();
+        for mut layer in self.network.layers() {
+            for (name, slot) in layer.slots() {
+                if let Some(grad) = slot.take_gradient(&mut all) {
+                    self.adam.add(&name, grad);
+                }
+            }
+        }
     }
 }
 
@@ -123,22 +131,9 @@ impl<N: Network> Trainee for Training<N> {
         self.network.valid().forward(channels_last(images.to_device(&self.place.device.clone().inner())))
     }
 
-    fn accumulate(
-        &mut self,
-        images: Tensor<4>,
-        targets: Tensor<2>,
-        label_weights: &[f32; N_LABELS],
-        share: f64,
-    ) -> Tensor<1> {
-        let loss = self.loss(images, targets, label_weights);
-        let mut all = (loss.clone() * share).backward();
-        for mut layer in self.network.layers() {
-            for (name, slot) in layer.slots() {
-                if let Some(grad) = slot.take_gradient(&mut all) {
-                    self.adam.add(&name, grad);
-                }
-            }
-        }
+    fn accumulate(&mut self, images: Tensor<4>, targets: Tensor<2>, weights: Tensor<2>, share: f64) -> Tensor<1> {
+        let loss = self.loss(images, targets, Some(weights));
+        self.add_gradients(&loss, share);
         loss.inner()
     }
 
@@ -158,13 +153,14 @@ impl<N: Network> Trainee for Training<N> {
     }
 
     fn step(&mut self, images: Tensor<4>, targets: Tensor<2>, learning_rate: f64) -> f64 {
-        let loss = self.accumulate(images, targets, &[1.0; N_LABELS], 1.0);
+        let loss = self.loss(images, targets, None);
+        self.add_gradients(&loss, 1.0);
         self.apply(&Rule { learning_rate, ..Rule::default() });
         scalar(&loss)
     }
 
     fn gradients(&mut self, images: Tensor<4>, targets: Tensor<2>) -> Pass {
-        let loss = self.loss(images, targets, &[1.0; N_LABELS]);
+        let loss = self.loss(images, targets, None);
         let value = scalar(&loss);
         let all = loss.backward();
         let mut gradients = Weights::new();
