@@ -61,10 +61,12 @@ fn score(site: &Site, out: &str, inputs: &[&Path]) -> (Vec<String>, Vec<Value>) 
     let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["fate"].as_str().unwrap().to_owned();
     let mut fates: Vec<String> = stdout(&output).lines().map(line).collect();
     fates.sort();
-    let is_slice =
-        |file: &PathBuf| file.extension().is_some_and(|e| e == "json") && file.file_name().unwrap() != "study.json";
-    let results = files(&folder).into_iter().filter(is_slice);
+    let results = files(&folder).into_iter().filter(|file| is_slice(file));
     (fates, results.map(|file| serde_json::from_slice(&fs::read(file).unwrap()).unwrap()).collect())
+}
+
+fn is_slice(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e == "json") && !file.ends_with("study.json")
 }
 
 fn numbers(part: &Value) -> Vec<f64> {
@@ -278,4 +280,44 @@ fn explain_says_which_route_a_file_takes_and_why() {
     let groups = answer["routing"].as_array().unwrap();
     let n_slices: u64 = groups.iter().map(|group| group["slices"]["count"].as_u64().unwrap()).sum();
     assert_eq!(n_slices as usize, answer["slices"].as_array().unwrap().len());
+}
+
+#[test]
+fn sigkill_in_the_middle_of_routes_repeats_nothing_that_was_finished() {
+    let site = Site::new(
+        "move",
+        "batch: { slices_max: 2, wait_ms_max: 5 }\nroutes:\n- { name: er, match: { folder: er }, models: [{ name: a }, { name: b }], urgent: true }\n- { name: ward, match: { folder: ward }, models: [{ name: b }] }\n",
+    );
+    put_models(&site);
+    let slices = phantoms(&site.path("heads"), 2, 12);
+    for folder in ["er", "ward"] {
+        fs::create_dir(site.path("inbox").join(folder)).unwrap();
+    }
+    for (idx, slice) in slices.iter().enumerate() {
+        let folder = ["er", "ward", "."][idx % 3];
+        fs::copy(slice, site.path("inbox").join(folder).join(format!("{idx}.dcm"))).unwrap();
+    }
+    let daemon = site.start();
+    site.wait_until("some results", |site| site.results().len() >= 5);
+    daemon.signal("KILL");
+    drop(daemon);
+    let before: Vec<(PathBuf, Vec<u8>)> = files(&site.path("results"))
+        .into_iter()
+        .filter(|file| is_slice(file))
+        .map(|f| (f.clone(), fs::read(f).unwrap()))
+        .collect();
+    let daemon = site.start();
+    site.wait_until("all results", |site| {
+        site.results().len() == slices.len() && files(&site.path("inbox")).is_empty()
+    });
+    let (code, log) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    for (file, bytes) in &before {
+        assert_eq!(&fs::read(file).unwrap(), bytes, "{}", file.display());
+    }
+    let mut routes: Vec<String> =
+        site.log_lines().iter().map(|line| line["route"].as_str().unwrap().to_owned()).collect();
+    routes.sort();
+    routes.dedup();
+    assert_eq!((site.log_lines().len(), routes), (slices.len(), ["default", "er", "ward"].map(String::from).to_vec()));
 }
