@@ -5,4 +5,5 @@ mod decode;
 mod phantom;
 mod pipeline;
 mod receiver;
+mod routes;
 mod support;

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod inspect;
 mod models;
 mod phantom;
@@ -69,8 +70,10 @@ enum Command {
         after_help = "Example: ichd phantom --out heads --studies 20 --seed 7\nLabels are in heads/labels.csv, in RSNA's format."
     )]
     Phantom(phantom::Args),
-    /// Checks settings, folders, model and device, and reports every problem at once.
-    #[command(after_help = "Examples: ichd check --config daemon.yaml\n          ichd check --explain short-pixels")]
+    /// Checks settings, folders, models, routes and device, and reports every problem at once.
+    #[command(
+        after_help = "Examples: ichd check --config daemon.yaml\n          ichd check --explain slice.dcm\n          ichd check --explain short-pixels"
+    )]
     Check(check::Args),
     /// Models and backbones.
     #[command(subcommand)]
