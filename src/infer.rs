@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, window_tensor};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::{Convention, Precision};
+use ichd_plugin::spec::{Precision, Variant};
 
 use crate::clock::{Clock, Tick};
 use crate::device::Chosen;
@@ -57,7 +57,7 @@ impl Engine {
     /// # Errors
     /// The weights do not fit the backbone, or the preprocessing makes no sense.
     pub fn new(model: &Model, chosen: &Chosen) -> Result<Engine, EngineError> {
-        let mut backbone = (model.spec.infer)(&chosen.device, Convention::Torch, Precision::F32);
+        let mut backbone = (model.spec.infer)(&chosen.device, Variant::default(), Precision::F32);
         backbone.load(&model.weights).map_err(|error| EngineError::Model(error.to_string()))?;
         let preprocessing = &model.card.preprocessing;
         let plan = WindowPlan::new(

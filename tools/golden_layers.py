@@ -11,7 +11,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
-ACTS = {"linear": lambda x: x, "relu": torch.relu, "relu6": F.relu6}
+ACTS = {"linear": lambda x: x, "relu": torch.relu, "relu6": F.relu6, "silu": F.silu}
 
 
 def tensor(shape, seed):
@@ -75,6 +75,9 @@ CASES = [
     conv([3, 3], [2, 2], [0, 0, 1, 1], [1, 6, 8, 2], 4, "relu", False),
     conv([1, 7], [1, 1], [0, 3, 0, 3], [1, 3, 8, 3], 2, "relu", False),
     conv([7, 7], [2, 2], [3, 3, 3, 3], [1, 9, 9, 3], 5, "linear", False),
+    conv([5, 5], [1, 1], [2, 2, 2, 2], [1, 6, 5, 18], None, "silu", False),
+    conv([3, 3], [2, 2], [1, 1, 1, 1], [1, 7, 6, 3], 5, "silu", True),
+    norm([2, 3, 4, 21], "silu"),
     norm([2, 3, 4, 5], "relu6"),
     norm([1, 5, 5, 19], "relu"),
     norm([3, 2, 2, 4], "linear"),

@@ -9,13 +9,15 @@ pub enum Act {
     Relu,
     /// x between 0 and 6.
     Relu6,
+    /// x / (1 + exp(-x)) (Elfwing, Uchibe, Doya 2017, arXiv 1702.03118), also called swish.
+    Silu,
 }
 
 impl Act {
-    /// Both activations are clamps; these are the bounds.
+    /// All but SiLU are clamps; these are the bounds. SiLU has none.
     pub fn bounds(self) -> [f64; 2] {
         match self {
-            Act::Linear => [f64::NEG_INFINITY, f64::INFINITY],
+            Act::Linear | Act::Silu => [f64::NEG_INFINITY, f64::INFINITY],
             Act::Relu => [0.0, f64::INFINITY],
             Act::Relu6 => [0.0, 6.0],
         }

@@ -23,6 +23,7 @@ pub fn activate<const D: usize>(x: Tensor<D>, act: Act) -> Tensor<D> {
         Act::Linear => x,
         Act::Relu => burn::tensor::activation::relu(x),
         Act::Relu6 => x.clamp(0.0, 6.0),
+        Act::Silu => burn::tensor::activation::silu(x),
     }
 }
 

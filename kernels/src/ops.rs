@@ -12,7 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape};
 
-use crate::cpu::{Real, conv, depthwise, norm, tensors};
+use crate::cpu::{conv, curved, depthwise, norm, tensors};
 use crate::geometry::{Act, Plane};
 
 fn size(shape: &Shape) -> [usize; 2] {
@@ -140,10 +140,6 @@ macro_rules! typed {
     };
 }
 
-fn bounds<T: Real>(act: Act) -> [T; 2] {
-    act.bounds().map(T::of)
-}
-
 type FlexTensor = FloatTensor<Flex>;
 
 /// Depthwise weights as `[taps, channels]`.
@@ -169,7 +165,7 @@ fn flex_depthwise(
             [n, height, width, channels],
             tensors::values(&weight),
             bias.as_ref().map(tensors::values),
-            bounds(act),
+            act,
         );
         out.into_tensor([n, down, across, channels])
     })
@@ -229,7 +225,7 @@ fn flex_conv(
         let extras = conv::Extras {
             bias: bias.as_ref().map(tensors::values),
             addend: addend.as_ref().map(tensors::values),
-            bounds: (act != Act::Linear).then(|| bounds(act)),
+            act,
         };
         let (input, weight) = (tensors::values::<T>(&input), tensors::values(&weight));
         conv::forward(&shape, input, weight, extras).into_tensor([n, down, across, outputs])
@@ -292,7 +288,7 @@ impl CpuOps for Flex {
             let x = tensors::values::<T>(&input);
             let moments = norm::moments(x, channels);
             let (gamma, beta) = (tensors::values(&gamma), tensors::values(&beta));
-            let out = norm::forward(x, &moments, gamma, beta, epsilon, bounds(act));
+            let out = curved!(act, T, curve => norm::forward(x, &moments, gamma, beta, epsilon, curve));
             (
                 out.into_tensor([n, height, width, channels]),
                 tensors::tensor(moments.mean, [channels]),
@@ -319,7 +315,7 @@ impl CpuOps for Flex {
             let moments = norm::Moments { mean: owned(&mean), variance: owned(&variance) };
             let (x, grad) = (tensors::values(&input), tensors::values(&grad));
             let (gamma, beta) = (tensors::values(&gamma), tensors::values(&beta));
-            let grads = norm::backward(x, grad, &moments, gamma, beta, epsilon, bounds(act));
+            let grads = curved!(act, T, curve => norm::backward(x, grad, &moments, gamma, beta, epsilon, curve));
             (
                 grads.input.into_tensor([n, height, width, channels]),
                 tensors::tensor(grads.gamma, [channels]),
@@ -339,6 +335,7 @@ fn epilogue<B: Backend>(output: FloatTensor<B>, bias: FloatTensor<B>, act: Act) 
             let [low, high] = act.bounds();
             B::float_clamp(sum, low.into(), high.into())
         }
+        Act::Silu => B::float_mul(sum.clone(), B::sigmoid(sum)),
     }
 }
 

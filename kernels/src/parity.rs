@@ -172,9 +172,10 @@ fn depthwise_cases() -> Vec<DepthwiseCase> {
     let uneven = |kernel, stride| Plane { kernel: [kernel; 2], stride: [stride; 2], padding: [0, 1, kernel / 2, 2] };
     vec![
         case(Plane::square(3, 1), [2, 14, 14, 32], Act::Relu6),
+        case(Plane::square(3, 2), [2, 14, 14, 32], Act::Silu),
         case(Plane::square(3, 2), [3, 15, 12, 40], Act::Relu),
         case(Plane::square(5, 1), [1, 9, 11, 33], Act::Linear),
-        case(Plane::square(5, 2), [2, 16, 7, 7], Act::Relu6),
+        case(Plane::square(5, 2), [2, 16, 7, 7], Act::Silu),
         case(Plane::square(7, 1), [1, 8, 8, 3], Act::Linear),
         case(uneven(3, 2), [2, 9, 10, 65], Act::Relu),
         case(uneven(5, 3), [1, 13, 8, 20], Act::Linear),

@@ -29,6 +29,7 @@ fn act(case: &Value) -> Act {
         Some("linear") => Act::Linear,
         Some("relu") => Act::Relu,
         Some("relu6") => Act::Relu6,
+        Some("silu") => Act::Silu,
         other => panic!("unknown activation {other:?}"),
     }
 }
@@ -110,7 +111,7 @@ impl<const D: usize> InnerIfNeeded for Tensor<D> {
 fn layers_do_what_pytorch_does() {
     let golden: Value = serde_json::from_str(include_str!("golden/layers.json")).expect("valid JSON");
     let cases = golden["cases"].as_array().expect("cases");
-    assert_eq!(cases.len(), 16);
+    assert_eq!(cases.len(), 19);
     for case in cases {
         let check = if case["kind"] == "norm" { check_norm } else { check_conv };
         check(case, DType::F64, 1e-13);

@@ -7,8 +7,8 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::pool::Buffer;
-use super::{Real, clamp, wide};
-use crate::geometry::{Plane, Span};
+use super::{Curve, Real, curved, wide};
+use crate::geometry::{Act, Plane, Span};
 
 /// A matrix in memory: element (row, column) at `row * rows + column * columns`.
 #[derive(Clone, Copy)]
@@ -151,15 +151,15 @@ impl Patches {
 }
 
 /// Bias, addend and activation of a tile, while it is in the cache.
-struct Finish<'a, T> {
+struct Finish<'a, T, C> {
     out: &'a mut [T],
     outputs: usize,
     bias: Option<&'a [T]>,
     addend: Option<&'a [T]>,
-    bounds: Option<[T; 2]>,
+    curve: Option<C>,
 }
 
-impl<T: Real> pulp::WithSimd for Finish<'_, T> {
+impl<T: Real, C: Curve<T>> pulp::WithSimd for Finish<'_, T, C> {
     type Output = ();
 
     #[inline(always)]
@@ -176,23 +176,23 @@ impl<T: Real> pulp::WithSimd for Finish<'_, T> {
                 *value += *addend;
             }
         }
-        if let Some(bounds) = self.bounds {
+        if let Some(curve) = self.curve {
             for value in self.out.iter_mut() {
-                *value = clamp(*value, bounds);
+                *value = curve.value(*value);
             }
         }
     }
 }
 
 /// What is added to the sums before the activation.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Extras<'a, T> {
     /// One value for each output channel.
     pub bias: Option<&'a [T]>,
     /// As large as the output.
     pub addend: Option<&'a [T]>,
-    /// Bounds of the activation, if there is one.
-    pub bounds: Option<[T; 2]>,
+    /// Activation.
+    pub act: Act,
 }
 
 /// A kernel `[outputs, kernel height, kernel width, inputs]` as a matrix `[patch, outputs]`.
@@ -209,7 +209,10 @@ pub(crate) fn forward<T: Real>(shape: &Shape, input: &[T], weight: &[T], extras:
     let tile = shape.tile();
     let finish = |first: usize, out: &mut [T]| {
         let addend = extras.addend.map(|addend| &addend[first * outputs..][..out.len()]);
-        wide(Finish { out, outputs, bias: extras.bias, addend, bounds: extras.bounds });
+        curved!(extras.act, T, curve => {
+            let curve = (extras.act != Act::Linear).then_some(curve);
+            wide(Finish { out, outputs, bias: extras.bias, addend, curve });
+        });
     };
     if pointwise && pixels < tile * rayon::current_num_threads() {
         // Too few pixels for a tile on each thread: all threads share one product.

@@ -7,25 +7,26 @@
 use rayon::prelude::*;
 
 use super::pool::Buffer;
-use super::{BLOCK, Real, blocks, clamp, wide};
-use crate::geometry::{Plane, Span};
+use super::{BLOCK, Clamp, Curve, Real, blocks, curved, wide};
+use crate::geometry::{Act, Plane, Span};
 
 /// Shape of one side: images, height, width, channels.
 pub(crate) type Dims = [usize; 4];
 
-/// `[n, ho, wo, c]` from `[n, h, w, c]`, with bias (or zeros) and bounds of the activation.
+/// `[n, ho, wo, c]` from `[n, h, w, c]`, with bias (or zeros) and activation.
 pub(crate) fn forward<T: Real>(
     plane: &Plane,
     input: &[T],
     dims: Dims,
     weight: &[T],
     bias: Option<&[T]>,
-    bounds: [T; 2],
+    act: Act,
 ) -> Buffer<T> {
     let [_, height, width, _] = dims;
     let [down, across] = plane.must_output([height, width]);
     let (rows, columns) = (plane.reads(0, height, down), plane.reads(1, width, across));
-    gather(&rows, &columns, plane.kernel[1], Source { values: input, dims }, Filter { weight, bias, bounds })
+    let source = Source { values: input, dims };
+    curved!(act, T, curve => gather(&rows, &columns, plane.kernel[1], source, Filter { weight, bias, curve }))
 }
 
 /// Gradient of the input: `[n, h, w, c]` from the output's gradient `[n, ho, wo, c]`.
@@ -38,7 +39,7 @@ pub(crate) fn input_gradient<T: Real>(
 ) -> Buffer<T> {
     let [_, down, across, _] = dims;
     let (rows, columns) = (plane.readers(0, size[0], down), plane.readers(1, size[1], across));
-    let filter = Filter { weight, bias: None, bounds: [f64::NEG_INFINITY, f64::INFINITY].map(T::of) };
+    let filter = Filter { weight, bias: None, curve: Clamp(Act::Linear.bounds().map(T::of)) };
     gather(&rows, &columns, plane.kernel[1], Source { values: grad, dims }, filter)
 }
 
@@ -56,10 +57,10 @@ impl<'a, T> Source<'a, T> {
 }
 
 #[derive(Clone, Copy)]
-struct Filter<'a, T> {
+struct Filter<'a, T, C> {
     weight: &'a [T],
     bias: Option<&'a [T]>,
-    bounds: [T; 2],
+    curve: C,
 }
 
 /// Columns with the same taps.
@@ -83,12 +84,12 @@ fn alike(columns: &[Span]) -> Vec<Alike> {
 }
 
 /// Filters every image; `rows` and `columns` say what each pixel of the result reads.
-fn gather<T: Real>(
+fn gather<T: Real, C: Curve<T>>(
     rows: &[Span],
     columns: &[Span],
     taps_across: usize,
     source: Source<'_, T>,
-    filter: Filter<'_, T>,
+    filter: Filter<'_, T, C>,
 ) -> Buffer<T> {
     let [n, _, width, channels] = source.dims;
     let groups = alike(columns);
@@ -111,18 +112,18 @@ fn gather<T: Real>(
 }
 
 /// One row of the result.
-struct GatherRow<'a, T> {
+struct GatherRow<'a, T, C> {
     row: Span,
     groups: &'a [Alike],
     taps_across: usize,
     image: &'a [T],
     width: usize,
     channels: usize,
-    filter: Filter<'a, T>,
+    filter: Filter<'a, T, C>,
     out: &'a mut [T],
 }
 
-impl<T: Real> GatherRow<'_, T> {
+impl<T: Real, C: Curve<T>> GatherRow<'_, T, C> {
     #[inline(always)]
     fn bias<const N: usize>(&self, from: usize) -> [T; N] {
         let mut start = [T::ZERO; N];
@@ -156,7 +157,7 @@ impl<T: Real> GatherRow<'_, T> {
                     }
                 }
             }
-            let sum = sum.map(|value| clamp(value, self.filter.bounds));
+            let sum = sum.map(|value| self.filter.curve.value(value));
             self.out[x * channels + from..][..N].copy_from_slice(&sum);
         }
     }
@@ -177,13 +178,13 @@ impl<T: Real> GatherRow<'_, T> {
                     }
                 }
             }
-            let sum = sum.map(|value| clamp(value, self.filter.bounds));
+            let sum = sum.map(|value| self.filter.curve.value(value));
             self.out[x * self.channels + from..][..N].copy_from_slice(&sum);
         }
     }
 }
 
-impl<T: Real> pulp::WithSimd for GatherRow<'_, T> {
+impl<T: Real, C: Curve<T>> pulp::WithSimd for GatherRow<'_, T, C> {
     type Output = ();
 
     #[inline(always)]

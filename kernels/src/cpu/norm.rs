@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::pool::Buffer;
-use super::{Real, clamp, wide};
+use super::{Curve, Real, wide};
 
 /// Mean and biased variance of each channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,32 +127,32 @@ impl<T: Real> Lines<T> {
 const PIECE: usize = 256;
 
 /// Normalized and activated values, `[pixels, channels]`.
-pub(crate) fn forward<T: Real>(
+pub(crate) fn forward<T: Real, C: Curve<T>>(
     x: &[T],
     moments: &Moments<T>,
     gamma: &[T],
     beta: &[T],
     epsilon: f64,
-    bounds: [T; 2],
+    curve: C,
 ) -> Buffer<T> {
     let channels = gamma.len();
     let lines = Lines::new(moments, gamma, beta, epsilon);
     let mut out = Buffer::new(x.len());
     let part = PIECE * channels;
     out.par_chunks_mut(part).zip(x.par_chunks(part)).for_each(|(out, x)| {
-        wide(Apply { x, lines: &lines, bounds, out });
+        wide(Apply { x, lines: &lines, curve, out });
     });
     out
 }
 
-struct Apply<'a, T> {
+struct Apply<'a, T, C> {
     x: &'a [T],
     lines: &'a Lines<T>,
-    bounds: [T; 2],
+    curve: C,
     out: &'a mut [T],
 }
 
-impl<T: Real> pulp::WithSimd for Apply<'_, T> {
+impl<T: Real, C: Curve<T>> pulp::WithSimd for Apply<'_, T, C> {
     type Output = ();
 
     #[inline(always)]
@@ -161,7 +161,7 @@ impl<T: Real> pulp::WithSimd for Apply<'_, T> {
         for (out, x) in self.out.chunks_exact_mut(channels).zip(self.x.chunks_exact(channels)) {
             let lines = self.lines.scale.iter().zip(&self.lines.shift);
             for ((out, x), (scale, shift)) in out.iter_mut().zip(x).zip(lines) {
-                *out = clamp(x.fma(*scale, *shift), self.bounds);
+                *out = self.curve.value(x.fma(*scale, *shift));
             }
         }
     }
@@ -176,21 +176,21 @@ pub(crate) struct Gradients<T> {
 
 /// Gradients from the gradient of the activated output. Whether the activation let a value through is computed anew from
 /// `x`, with the same rounding as in [`forward`].
-pub(crate) fn backward<T: Real>(
+pub(crate) fn backward<T: Real, C: Curve<T>>(
     x: &[T],
     grad: &[T],
     moments: &Moments<T>,
     gamma: &[T],
     beta: &[T],
     epsilon: f64,
-    bounds: [T; 2],
+    curve: C,
 ) -> Gradients<T> {
     let channels = gamma.len();
     let pixels = x.len() / channels;
     let lines = Lines::new(moments, gamma, beta, epsilon);
     let [beta_sum, gamma_sum] = channel_sums(pixels, channels, |part, sums: &mut [Vec<T>; 2]| {
         let part = part.start * channels..part.end * channels;
-        wide(Reduce { x: &x[part.clone()], grad: &grad[part], lines: &lines, mean: &moments.mean, bounds, sums });
+        wide(Reduce { x: &x[part.clone()], grad: &grad[part], lines: &lines, mean: &moments.mean, curve, sums });
     });
     // dx = scale * (dz - mean(dz) - normalized * mean(dz * normalized)), as a line in dz and x.
     let count = pixels as f64;
@@ -201,7 +201,7 @@ pub(crate) fn backward<T: Real>(
     let mut input = Buffer::new(x.len());
     let part = PIECE * channels;
     input.par_chunks_mut(part).zip(x.par_chunks(part).zip(grad.par_chunks(part))).for_each(|(out, (x, grad))| {
-        wide(Spread { x, grad, lines: &lines, slope: &slope, level: &level, bounds, out });
+        wide(Spread { x, grad, lines: &lines, slope: &slope, level: &level, curve, out });
     });
     Gradients {
         input,
@@ -210,23 +210,16 @@ pub(crate) fn backward<T: Real>(
     }
 }
 
-/// The gradient before the activation. A value at a bound counts as cut off, as in PyTorch.
-#[inline(always)]
-fn through<T: Real>(grad: T, x: T, scale: T, shift: T, [low, high]: [T; 2]) -> T {
-    let z = x.fma(scale, shift);
-    if z > low && z < high { grad } else { T::ZERO }
-}
-
-struct Reduce<'a, T> {
+struct Reduce<'a, T, C> {
     x: &'a [T],
     grad: &'a [T],
     lines: &'a Lines<T>,
     mean: &'a [T],
-    bounds: [T; 2],
+    curve: C,
     sums: &'a mut [Vec<T>; 2],
 }
 
-impl<T: Real> pulp::WithSimd for Reduce<'_, T> {
+impl<T: Real, C: Curve<T>> pulp::WithSimd for Reduce<'_, T, C> {
     type Output = ();
 
     #[inline(always)]
@@ -238,7 +231,7 @@ impl<T: Real> pulp::WithSimd for Reduce<'_, T> {
         let (plain, weighted) = (&mut plain[..channels], &mut weighted[..channels]);
         for (x, grad) in self.x.chunks_exact(channels).zip(self.grad.chunks_exact(channels)) {
             for c in 0..channels {
-                let dz = through(grad[c], x[c], scale[c], shift[c], self.bounds);
+                let dz = self.curve.through(grad[c], x[c].fma(scale[c], shift[c]));
                 plain[c] += dz;
                 weighted[c] = dz.fma((x[c] - mean[c]) * inverse[c], weighted[c]);
             }
@@ -246,17 +239,17 @@ impl<T: Real> pulp::WithSimd for Reduce<'_, T> {
     }
 }
 
-struct Spread<'a, T> {
+struct Spread<'a, T, C> {
     x: &'a [T],
     grad: &'a [T],
     lines: &'a Lines<T>,
     slope: &'a [T],
     level: &'a [T],
-    bounds: [T; 2],
+    curve: C,
     out: &'a mut [T],
 }
 
-impl<T: Real> pulp::WithSimd for Spread<'_, T> {
+impl<T: Real, C: Curve<T>> pulp::WithSimd for Spread<'_, T, C> {
     type Output = ();
 
     #[inline(always)]
@@ -267,7 +260,7 @@ impl<T: Real> pulp::WithSimd for Spread<'_, T> {
         let inputs = self.x.chunks_exact(channels).zip(self.grad.chunks_exact(channels));
         for (out, (x, grad)) in self.out.chunks_exact_mut(channels).zip(inputs) {
             for c in 0..channels {
-                let dz = through(grad[c], x[c], scale[c], shift[c], self.bounds);
+                let dz = self.curve.through(grad[c], x[c].fma(scale[c], shift[c]));
                 out[c] = scale[c] * (dz + x[c].fma(slope[c], level[c]));
             }
         }

@@ -100,7 +100,7 @@ fn sources() -> Vec<(String, String)> {
         }
         for plane in [Plane::square(3, 1), Plane::square(3, 2), Plane::square(5, 1), Plane::square(5, 2), uneven] {
             let line = || settings(CubeDim::new_1d(256));
-            for fused in [false, true] {
+            for (fused, silu) in [(false, false), (true, false), (true, true)] {
                 let kernel = depthwise_forward::DepthwiseForward::new(
                     line(),
                     properties(),
@@ -114,9 +114,10 @@ fn sources() -> Vec<(String, String)> {
                     plane,
                     4,
                     fused,
+                    silu,
                     float,
                 );
-                all.push((format!("depthwise forward {plane:?} {float:?} {fused}"), source(&kernel)));
+                all.push((format!("depthwise forward {plane:?} {float:?} {fused} {silu}"), source(&kernel)));
             }
             let kernel = depthwise_input_gradient::DepthwiseInputGradient::new(
                 line(),

@@ -31,6 +31,7 @@ pub fn depthwise_forward<F: Float>(
     #[comptime] plane: Plane,
     #[comptime] columns: usize,
     #[comptime] fused: bool,
+    #[comptime] silu: bool,
     #[define(F)] _dtype: ElemType,
 ) {
     let [top, left, _, _] = comptime!(plane.padding);
@@ -96,6 +97,9 @@ pub fn depthwise_forward<F: Float>(
             if comptime!(fused) {
                 sum += f32::cast_from(bias[channel]);
                 sum = f32::clamp(sum, low, high);
+                if comptime!(silu) {
+                    sum /= f32::new(1.0) + f32::exp(-sum);
+                }
             }
             let at = image * output.stride(0) + row * output.stride(1) + x * output.stride(2) + channel;
             output[at] = F::cast_from(sum);
@@ -273,6 +277,7 @@ fn forward(input: CubeTensor, weight: CubeTensor, bias: Option<CubeTensor>, plan
         plane,
         COLUMNS,
         fused,
+        act == Act::Silu,
         dtype,
     );
     output

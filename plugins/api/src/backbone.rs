@@ -43,6 +43,10 @@ pub trait Trainee: Send {
     /// Its present weights, BatchNorm statistics included.
     fn weights(&mut self) -> Weights;
 
+    /// Says by weight name which layers learn no more; their BatchNorms keep their statistics too. A layer is frozen
+    /// or not as a whole, by the name of its first weight.
+    fn freeze(&mut self, is_frozen: &dyn Fn(&str) -> bool);
+
     /// Scores in evaluation mode: running statistics, no gradient.
     fn forward(&self, images: Tensor<4>) -> Tensor<2>;
 

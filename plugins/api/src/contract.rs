@@ -4,19 +4,24 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::fill::uniform;
 use crate::label::N_LABELS;
-use crate::spec::{BackboneSpec, Convention, Precision};
+use crate::spec::{BackboneSpec, Precision, Variant};
 use crate::weights::Weights;
 
-/// Checks a backbone on a device: names and counts, shapes of outputs, independence of slices in a batch, weights out
-/// and in, and that training lowers the loss. `side` may be smaller than the published one to save time.
+/// Most that logits of folded weights may differ from those of unfolded ones, relative to the largest of a slice or 1.
+const FOLDED: f32 = 1e-5;
+
+/// Checks a backbone on a device, at its smallest side to save time: names and counts, shapes of outputs, independence of
+/// slices in a batch, weights out and in, that training lowers the loss, and that frozen parts stay.
 ///
 /// # Errors
 /// The first promise that is broken.
-pub fn check(spec: &'static BackboneSpec, device: &Device, side: usize) -> Result<(), String> {
+pub fn check(spec: &'static BackboneSpec, device: &Device) -> Result<(), String> {
     check_shapes(spec)?;
+    let side = spec.side_min;
     let weights = spec.untrained(7);
     check_scoring(spec, device, side, &weights)?;
-    check_training(spec, device, side, &weights)
+    check_training(spec, device, side, &weights)?;
+    check_freezing(spec, device, side, &weights)
 }
 
 /// A reproducible batch of images `[n, 3, side, side]` with values in -2..2.
@@ -37,7 +42,7 @@ pub fn rows(logits: Tensor<2>) -> Result<Vec<Vec<f32>>, String> {
 }
 
 fn check_shapes(spec: &BackboneSpec) -> Result<(), String> {
-    let shapes = (spec.shapes)();
+    let shapes = (spec.shapes)(3);
     let trainable = |name: &str| !name.ends_with("running_mean") && !name.ends_with("running_var");
     let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
     let base: u64 = shapes
@@ -66,7 +71,7 @@ fn check_shapes(spec: &BackboneSpec) -> Result<(), String> {
 }
 
 fn check_scoring(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
-    let mut backbone = (spec.infer)(device, Convention::Torch, Precision::F32);
+    let mut backbone = (spec.infer)(device, Variant::default(), Precision::F32);
     let mut short = weights.clone();
     short.remove(spec.first_conv);
     if backbone.load(&short).is_ok() {
@@ -92,17 +97,17 @@ fn check_scoring(spec: &'static BackboneSpec, device: &Device, side: usize, weig
 }
 
 fn check_training(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
-    let mut trainee = (spec.train)(device, Convention::Torch);
+    let mut trainee = (spec.train)(device, Variant::default());
     trainee.load(weights).map_err(|error| error.to_string())?;
     if trainee.weights() != *weights {
         return Err(format!("{}: weights come out of training other than they went in", spec.name));
     }
-    let mut backbone = (spec.infer)(device, Convention::Torch, Precision::F32);
+    let mut backbone = (spec.infer)(device, Variant::default(), Precision::F32);
     backbone.load(weights).map_err(|error| error.to_string())?;
     let batch = images(2, side, device);
     let (folded, plain) = (rows(backbone.forward(batch.clone()))?, rows(trainee.forward(batch.clone()))?);
     for (a, b) in folded.iter().zip(&plain) {
-        if distance(a, b) > 1e-3 * scale(b) {
+        if distance(a, b) > FOLDED * scale(b) {
             return Err(format!("{}: folded {a:?} differs from unfolded {b:?}", spec.name));
         }
     }
@@ -116,6 +121,26 @@ fn check_training(spec: &'static BackboneSpec, device: &Device, side: usize, wei
     let moved = |name: &str| learned.get(name) != weights.get(name);
     if !moved(spec.first_conv) || !moved(&format!("{}.weight", spec.classifier)) {
         return Err(format!("{}: the first or the last layer did not learn", spec.name));
+    }
+    Ok(())
+}
+
+/// A file of the weights comes back as the same weights, and what is frozen stays as it is while the head learns.
+fn check_freezing(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
+    let bytes = weights.to_safetensors().map_err(|error| error.to_string())?;
+    let weights = Weights::from_safetensors(&bytes, spec.name).map_err(|error| error.to_string())?;
+    let mut trainee = (spec.train)(device, Variant::default());
+    trainee.load(&weights).map_err(|error| error.to_string())?;
+    trainee.freeze(&|name| !spec.is_classifier(name));
+    let targets = Tensor::<2>::ones([2, N_LABELS], device);
+    trainee.step(images(2, side, device), targets, 1e-3);
+    let learned = trainee.weights();
+    for (name, entry) in weights.iter() {
+        let stayed = learned.get(name) == Some(entry);
+        if stayed == spec.is_classifier(name) {
+            let problem = if stayed { "did not learn" } else { "is frozen and learned" };
+            return Err(format!("{}: {name} {problem}", spec.name));
+        }
     }
     Ok(())
 }

@@ -30,6 +30,29 @@ impl Convention {
     }
 }
 
+/// A backbone as a model wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Whose arithmetic.
+    pub convention: Convention,
+    /// Channels of the input: one for each intensity window.
+    pub windows: usize,
+}
+
+impl Default for Variant {
+    /// As published: three channels, torchvision's arithmetic.
+    fn default() -> Self {
+        Variant { convention: Convention::Torch, windows: 3 }
+    }
+}
+
+impl Variant {
+    /// Three channels in a convention.
+    pub fn of(convention: Convention) -> Self {
+        Variant { convention, ..Variant::default() }
+    }
+}
+
 /// The type of number that a network computes with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +108,8 @@ pub struct BackboneSpec {
     pub family: &'static str,
     /// Side of the square input in pixels that it was published with.
     pub input_side: usize,
+    /// Side of the smallest input that its strides and kernels leave something of.
+    pub side_min: usize,
     /// Features that go into the head.
     pub feature_width: usize,
     /// Trainable parameters without the classifier.
@@ -107,12 +132,12 @@ pub struct BackboneSpec {
     pub dialects: &'static [Dialect],
     /// Where it was published.
     pub paper: &'static str,
-    /// Names and shapes of all weights, BatchNorm statistics included, in the order of the network.
-    pub shapes: fn() -> Vec<(String, Vec<usize>)>,
+    /// Names and shapes of all weights for a number of windows, BatchNorm statistics included, in the order of the network.
+    pub shapes: fn(usize) -> Vec<(String, Vec<usize>)>,
     /// Makes the form that scores.
-    pub infer: fn(&Device, Convention, Precision) -> Box<dyn Backbone>,
+    pub infer: fn(&Device, Variant, Precision) -> Box<dyn Backbone>,
     /// Makes the form that learns.
-    pub train: fn(&Device, Convention) -> Box<dyn Trainee>,
+    pub train: fn(&Device, Variant) -> Box<dyn Trainee>,
 }
 
 /// Means that ImageNet weights of torchvision expect.
@@ -125,12 +150,12 @@ pub const HALF: [f32; 3] = [0.5; 3];
 impl BackboneSpec {
     /// Weights that were never trained: the same for the same seed on every machine.
     pub fn untrained(&self, seed: u64) -> Weights {
-        fill::weights(&(self.shapes)(), &|name, shape| fill::untrained(name, shape, seed))
+        fill::weights(&(self.shapes)(3), &|name, shape| fill::untrained(name, shape, seed))
     }
 
     /// Weights of the golden tests; see [`fill::golden`].
     pub fn golden(&self) -> Weights {
-        fill::weights(&(self.shapes)(), &fill::golden)
+        fill::weights(&(self.shapes)(3), &fill::golden)
     }
 
     /// Whether the name belongs to the classifier.

@@ -2,9 +2,20 @@
 //! A family describes its network once; both forms use that description. Between layers images are channels-last,
 //! `[n, height, width, channels]`.
 
+mod conv;
 mod forms;
-mod unit;
+mod head;
+mod layer;
+mod norm;
+mod part;
+mod pool;
+mod squeeze;
 
-pub use forms::{Layer, Network, inference, shapes, training};
-pub use ichd_kernels::Act;
-pub use unit::{ConvSpec, ConvUnit, Head, global_average, max_pool};
+pub use conv::{ConvSpec, ConvUnit, Follow, Pad};
+pub use forms::{Network, inference, shapes, training};
+pub use head::Head;
+pub use ichd_kernels::{Act, activate};
+pub use layer::Layer;
+pub use norm::{EPSILON, NormUnit};
+pub use pool::{average_pool, global_average, join, max_pool};
+pub use squeeze::Squeeze;

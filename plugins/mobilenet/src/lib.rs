@@ -6,15 +6,18 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use ichd_layers::{Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, shapes, training};
+use ichd_layers::{
+    Act, ConvSpec, ConvUnit, EPSILON, Follow, Head, Layer, Network, Pad, global_average, inference, shapes, training,
+};
 use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::{BackboneSpec, IMAGENET_MEAN, IMAGENET_STD};
+use ichd_plugin::spec::{BackboneSpec, Convention, IMAGENET_MEAN, IMAGENET_STD, Variant};
 
 /// MobileNetV2 with torchvision's names.
 pub static MOBILENET_V2: BackboneSpec = BackboneSpec {
     name: "mobilenet_v2",
     family: "mobilenet",
     input_side: 224,
+    side_min: 32,
     feature_width: FEATURES,
     parameters: 2_223_872,
     parameters_imagenet: 3_504_872,
@@ -27,8 +30,8 @@ pub static MOBILENET_V2: BackboneSpec = BackboneSpec {
     dialects: &[],
     paper: "Sandler et al. 2018, arXiv 1801.04381",
     shapes: shapes::<MobileNetV2>,
-    infer: |device, convention, precision| inference::<MobileNetV2>(&MOBILENET_V2, device, convention, precision),
-    train: |device, convention| training::<MobileNetV2>(&MOBILENET_V2, device, convention),
+    infer: |device, variant, precision| inference::<MobileNetV2>(&MOBILENET_V2, device, variant, precision),
+    train: |device, variant| training::<MobileNetV2>(&MOBILENET_V2, device, variant),
 };
 
 /// Table 2 of the paper: expansion, output channels, repeats, stride of the first repeat.
@@ -54,17 +57,30 @@ struct InvertedResidual {
     residual: bool,
 }
 
-fn relu6(spec: ConvSpec, device: &Device) -> ConvUnit {
-    ConvUnit::new(spec.act(Act::Relu6), device)
+/// How the convention pads and normalizes.
+fn unit(spec: ConvSpec, device: &Device, convention: Convention) -> ConvUnit {
+    let (pad, epsilon) = match convention {
+        Convention::Torch => (Pad::Half, EPSILON),
+        Convention::Keras => (Pad::Same, 1e-3),
+    };
+    ConvUnit::new(spec.pad(pad).follow(Follow::Norm(epsilon)), device)
 }
 
 impl InvertedResidual {
-    fn new(inputs: usize, outputs: usize, expansion: usize, stride: usize, device: &Device) -> Self {
+    fn new(
+        inputs: usize,
+        outputs: usize,
+        expansion: usize,
+        stride: usize,
+        device: &Device,
+        convention: Convention,
+    ) -> Self {
         let width = inputs * expansion;
+        let relu6 = |spec: ConvSpec| unit(spec.act(Act::Relu6), device, convention);
         InvertedResidual {
-            expand: (expansion != 1).then(|| relu6(ConvSpec::new(inputs, width, 1), device)),
-            depthwise: relu6(ConvSpec::new(width, width, 3).stride(stride).depthwise(), device),
-            project: ConvUnit::new(ConvSpec::new(width, outputs, 1).act(Act::Linear), device),
+            expand: (expansion != 1).then(|| relu6(ConvSpec::new(inputs, width, 1))),
+            depthwise: relu6(ConvSpec::new(width, width, 3).stride(stride).depthwise()),
+            project: unit(ConvSpec::new(width, outputs, 1).act(Act::Linear), device, convention),
             residual: stride == 1 && inputs == outputs,
         }
     }
@@ -80,18 +96,20 @@ impl InvertedResidual {
 }
 
 impl Network for MobileNetV2 {
-    fn new(device: &Device) -> Self {
-        let stem = relu6(ConvSpec::new(3, 32, 3).stride(2), device);
+    fn new(device: &Device, variant: Variant) -> Self {
+        let Variant { convention, windows } = variant;
+        let relu6 = |spec: ConvSpec| unit(spec.act(Act::Relu6), device, convention);
+        let stem = relu6(ConvSpec::new(windows, 32, 3).stride(2));
         let mut inputs = 32;
         let mut blocks = Vec::new();
         for (expansion, outputs, repeats, first_stride) in STAGES {
             for repeat in 0..repeats {
                 let stride = if repeat == 0 { first_stride } else { 1 };
-                blocks.push(InvertedResidual::new(inputs, outputs, expansion, stride, device));
+                blocks.push(InvertedResidual::new(inputs, outputs, expansion, stride, device, convention));
                 inputs = outputs;
             }
         }
-        let last = relu6(ConvSpec::new(inputs, FEATURES, 1), device);
+        let last = relu6(ConvSpec::new(inputs, FEATURES, 1));
         MobileNetV2 { stem, blocks, last, classifier: Head::new(FEATURES, N_LABELS, device) }
     }
 
@@ -104,7 +122,6 @@ impl Network for MobileNetV2 {
     }
 
     fn layers(&mut self) -> Vec<Layer<'_>> {
-        let conv = |prefix: &str, unit| Layer::Conv { conv: format!("{prefix}.0"), norm: format!("{prefix}.1"), unit };
         let mut all = vec![conv("features.0", &mut self.stem)];
         let n_blocks = self.blocks.len();
         for (idx, block) in (1..).zip(&mut self.blocks) {
@@ -116,10 +133,14 @@ impl Network for MobileNetV2 {
                 part += 1;
             }
             let (project, norm) = (format!("{prefix}.{part}"), format!("{prefix}.{}", part + 1));
-            all.push(Layer::Conv { conv: project, norm, unit: &mut block.project });
+            all.push(Layer::conv(project, norm, &mut block.project));
         }
         all.push(conv(&format!("features.{}", n_blocks + 1), &mut self.last));
         all.push(Layer::Head { name: "classifier.1", head: &mut self.classifier });
         all
     }
+}
+
+fn conv<'a>(prefix: &str, unit: &'a mut ConvUnit) -> Layer<'a> {
+    Layer::conv(format!("{prefix}.0"), format!("{prefix}.1"), unit)
 }

@@ -1,6 +1,7 @@
-//! mobilenet_v2 against torchvision with every number in f64. Alone in its program: the number type holds for the process.
+//! mobilenet_v2 against the reference with every number in f64. Alone in its program: the number type holds for the process.
 
 #[test]
 fn everything_equals_the_reference_in_f64() {
+    ichd_testkit::set_exact();
     ichd_testkit::check_exact(&ichd_mobilenet::MOBILENET_V2, include_str!("golden/mobilenet_v2.json"));
 }

@@ -1,4 +1,4 @@
-//! mobilenet_v2 against torchvision, and against the contract of all backbones.
+//! mobilenet_v2 against the reference, and against the contract of all backbones.
 
 use ichd_mobilenet::MOBILENET_V2;
 
@@ -16,5 +16,5 @@ fn loss_gradients_and_statistics_equal_the_reference() {
 
 #[test]
 fn the_contract_is_kept() {
-    ichd_plugin::contract::check(&MOBILENET_V2, &burn::tensor::Device::flex(), 65).unwrap();
+    ichd_plugin::contract::check(&MOBILENET_V2, &burn::tensor::Device::flex()).unwrap();
 }

@@ -1,6 +1,7 @@
-//! resnet50 against torchvision with every number in f64. Alone in its program: the number type holds for the process.
+//! resnet50 against the reference with every number in f64. Alone in its program: the number type holds for the process.
 
 #[test]
 fn everything_equals_the_reference_in_f64() {
+    ichd_testkit::set_exact();
     ichd_testkit::check_exact(&ichd_resnet::RESNET50, include_str!("golden/resnet50.json"));
 }

@@ -1,0 +1,247 @@
+//! Convolution with what follows it as one unit. Knows no network.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use ichd_kernels::{Act, After, Plane, activate, conv2d, depthwise_conv2d};
+use ichd_plugin::weights::Entry;
+
+use crate::norm::{EPSILON, Norm, lines};
+use crate::part::{Part, Place, constant};
+
+/// How far a kernel reaches over the image's edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pad {
+    /// By `(side - 1) / 2` on every side: PyTorch's usual way.
+    Half,
+    /// Not at all.
+    None,
+    /// So that the output has `size / stride` pixels, rounded up; an odd zero goes below and to the right: TensorFlow's
+    /// `same`.
+    Same,
+}
+
+impl Pad {
+    /// Zeros above, left, below and right of an image of `size`.
+    pub(crate) fn zeros(self, kernel: [usize; 2], stride: usize, size: [usize; 2]) -> [usize; 4] {
+        let [down, across] = [0, 1].map(|axis| match self {
+            Pad::Half => [(kernel[axis] - 1) / 2; 2],
+            Pad::None => [0; 2],
+            Pad::Same => {
+                let reach = (size[axis].div_ceil(stride).max(1) - 1) * stride + kernel[axis];
+                let zeros = reach.saturating_sub(size[axis]);
+                [zeros / 2, zeros - zeros / 2]
+            }
+        });
+        [down[0], across[0], down[1], across[1]]
+    }
+}
+
+/// What a convolution's sums go through before the activation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Follow {
+    /// A BatchNorm with this epsilon.
+    Norm(f64),
+    /// A bias.
+    Bias,
+    /// Nothing.
+    Nothing,
+}
+
+/// The shape of a unit.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvSpec {
+    /// Channels in.
+    pub inputs: usize,
+    /// Channels out.
+    pub outputs: usize,
+    /// Height and width of the kernel, odd.
+    pub kernel: [usize; 2],
+    /// Step in both directions.
+    pub stride: usize,
+    /// Whether there is one group for each channel.
+    pub depthwise: bool,
+    /// Reach over the edge.
+    pub pad: Pad,
+    /// What follows.
+    pub follow: Follow,
+    /// What follows that.
+    pub act: Act,
+}
+
+impl ConvSpec {
+    /// A square kernel of side `side` with stride 1, half padding, BatchNorm with PyTorch's epsilon, and ReLU.
+    pub fn new(inputs: usize, outputs: usize, side: usize) -> Self {
+        ConvSpec {
+            inputs,
+            outputs,
+            kernel: [side; 2],
+            stride: 1,
+            depthwise: false,
+            pad: Pad::Half,
+            follow: Follow::Norm(EPSILON),
+            act: Act::Relu,
+        }
+    }
+
+    /// With a kernel of another height and width.
+    pub fn kernel(self, kernel: [usize; 2]) -> Self {
+        ConvSpec { kernel, ..self }
+    }
+
+    /// With another stride.
+    pub fn stride(self, stride: usize) -> Self {
+        ConvSpec { stride, ..self }
+    }
+
+    /// With one group for each channel.
+    pub fn depthwise(self) -> Self {
+        ConvSpec { depthwise: true, ..self }
+    }
+
+    /// With another reach over the edge.
+    pub fn pad(self, pad: Pad) -> Self {
+        ConvSpec { pad, ..self }
+    }
+
+    /// With something else than a BatchNorm of PyTorch's epsilon.
+    pub fn follow(self, follow: Follow) -> Self {
+        ConvSpec { follow, ..self }
+    }
+
+    /// With another activation.
+    pub fn act(self, act: Act) -> Self {
+        ConvSpec { act, ..self }
+    }
+
+    /// Shape of the kernel, `[outputs, inputs / groups, height, width]`.
+    pub fn kernel_shape(&self) -> [usize; 4] {
+        let inputs = if self.depthwise { 1 } else { self.inputs };
+        [self.outputs, inputs, self.kernel[0], self.kernel[1]]
+    }
+
+    fn plane(&self, size: [usize; 2]) -> Plane {
+        let padding = self.pad.zeros(self.kernel, self.stride, size);
+        Plane { kernel: self.kernel, stride: [self.stride; 2], padding }
+    }
+}
+
+/// Convolution, BatchNorm or bias, activation. Folded, a BatchNorm is gone and the convolution has a bias instead.
+#[derive(Module, Debug)]
+pub struct ConvUnit {
+    weight: Param<Tensor<4>>,
+    bias: Option<Param<Tensor<1>>>,
+    norm: Option<Norm>,
+    frozen: bool,
+    #[module(skip)]
+    spec: ConvSpec,
+}
+
+impl ConvUnit {
+    /// A unit that has no weights yet.
+    pub fn new(spec: ConvSpec, device: &Device) -> Self {
+        ConvUnit {
+            weight: Param::from_tensor(Tensor::zeros(spec.kernel_shape(), device)),
+            bias: (spec.follow == Follow::Bias).then(|| Param::from_tensor(Tensor::zeros([spec.outputs], device))),
+            norm: match spec.follow {
+                Follow::Norm(epsilon) => Some(Norm::new(spec.outputs, epsilon, device)),
+                Follow::Bias | Follow::Nothing => None,
+            },
+            frozen: false,
+            spec,
+        }
+    }
+
+    /// Its shape.
+    pub fn spec(&self) -> ConvSpec {
+        self.spec
+    }
+
+    /// `[n, height, width, inputs]` to `[n, height / stride, width / stride, outputs]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.run(x, None)
+    }
+
+    /// As [`ConvUnit::forward`], with a tensor of the output's shape added before the activation.
+    pub fn forward_added(&self, x: Tensor<4>, addend: Tensor<4>) -> Tensor<4> {
+        self.run(x, Some(addend))
+    }
+
+    fn run(&self, x: Tensor<4>, addend: Option<Tensor<4>>) -> Tensor<4> {
+        let keep = |tensor: Tensor<1>| if self.frozen { constant(tensor) } else { tensor };
+        let Some(norm) = &self.norm else {
+            let bias = self.bias.as_ref().map(|bias| keep(bias.val()));
+            return self.convolve(x, After { bias, addend, act: self.spec.act });
+        };
+        let x = self.convolve(x, After::nothing());
+        match addend {
+            None => norm.forward(x, self.spec.act),
+            Some(addend) => activate(norm.forward(x, Act::Linear) + addend, self.spec.act),
+        }
+    }
+
+    fn convolve(&self, x: Tensor<4>, after: After) -> Tensor<4> {
+        let [_, height, width, _] = x.dims();
+        let (weight, plane) = (self.weight.val(), self.spec.plane([height, width]));
+        let weight = if self.frozen { constant(weight) } else { weight };
+        if self.spec.depthwise { depthwise_conv2d(x, weight, plane, after) } else { conv2d(x, weight, plane, after) }
+    }
+
+    /// Takes kernel and what follows, in the order of their names.
+    ///
+    /// Folding: w * s and b + 0 * s for the BatchNorm's line `x * s + b`, in f64, then f32, then the serving type.
+    pub(crate) fn set(&mut self, entries: &[&Entry], place: &Place) {
+        let shape = self.spec.kernel_shape();
+        match (entries, self.spec.follow) {
+            ([kernel, gamma, beta, mean, var], Follow::Norm(epsilon)) if place.folded => {
+                let per_output = (kernel.values.len() / self.spec.outputs.max(1)).max(1);
+                let lines = lines([gamma, beta, mean, var], epsilon);
+                let outputs = kernel.values.chunks(per_output).zip(&lines);
+                let scaled = outputs.flat_map(|(kernel, (s, _))| kernel.iter().map(|w| (f64::from(*w) * *s) as f32));
+                self.weight = Param::from_tensor(place.kernel(&scaled.collect::<Vec<f32>>(), shape));
+                let biases: Vec<f32> = lines.iter().map(|(_, level)| *level as f32).collect();
+                self.bias = Some(Param::from_tensor(place.vector(&biases)));
+                self.norm = None;
+            }
+            ([kernel, rest @ ..], _) => {
+                self.weight = Param::from_tensor(place.kernel(&kernel.values, shape));
+                match (rest, &mut self.norm) {
+                    ([gamma, beta, mean, var], Some(norm)) => norm.set([gamma, beta, mean, var], place),
+                    ([bias], _) => self.bias = Some(Param::from_tensor(place.vector(&bias.values))),
+                    _ => {}
+                }
+            }
+            ([], _) => {}
+        }
+    }
+
+    /// Kernel and what follows, in the order of their names.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![Part::Kernel(self.weight.val())];
+        parts.extend(self.bias.iter().map(|bias| Part::Vector(bias.val())));
+        parts.extend(self.norm.iter().flat_map(Norm::parts));
+        parts
+    }
+
+    pub(crate) fn freeze(&mut self, frozen: bool) {
+        self.frozen = frozen;
+        if let Some(norm) = &mut self.norm {
+            norm.freeze(frozen);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_padding_is_tensorflows() {
+        // Even sizes get their odd zero below and to the right, odd ones are symmetric.
+        assert_eq!(Pad::Same.zeros([3, 3], 2, [224, 225]), [0, 1, 1, 1]);
+        assert_eq!(Pad::Same.zeros([5, 5], 2, [112, 113]), [1, 2, 2, 2]);
+        assert_eq!(Pad::Same.zeros([3, 3], 1, [7, 1]), [1, 1, 1, 1]);
+        assert_eq!(Pad::Same.zeros([1, 1], 2, [8, 9]), [0, 0, 0, 0]);
+        assert_eq!(Pad::Half.zeros([1, 7], 1, [9, 9]), [0, 3, 0, 3]);
+        assert_eq!(Pad::None.zeros([3, 3], 2, [9, 9]), [0; 4]);
+    }
+}

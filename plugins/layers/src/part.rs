@@ -1,0 +1,101 @@
+//! Weights as tensors of whatever rank, and how values get in and out of them. Knows no layer.
+
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use ichd_plugin::spec::Precision;
+use ichd_plugin::weights::Entry;
+
+/// One tensor of a layer.
+pub(crate) enum Part {
+    /// Of a convolution: `[outputs, inputs / groups, height, width]`.
+    Kernel(Tensor<4>),
+    /// Of the head: `[outputs, features]`.
+    Matrix(Tensor<2>),
+    /// A bias, or of a BatchNorm.
+    Vector(Tensor<1>),
+}
+
+impl Part {
+    /// Shape and values. A failed device shows as values that are not numbers.
+    pub fn entry(self) -> Entry {
+        match self {
+            Part::Kernel(tensor) => entry(tensor),
+            Part::Matrix(tensor) => entry(tensor),
+            Part::Vector(tensor) => entry(tensor),
+        }
+    }
+
+    /// Its gradient, if it has one.
+    pub fn gradient(&self, all: &Gradients) -> Option<Part> {
+        match self {
+            Part::Kernel(tensor) => tensor.grad(all).map(Part::Kernel),
+            Part::Matrix(tensor) => tensor.grad(all).map(Part::Matrix),
+            Part::Vector(tensor) => tensor.grad(all).map(Part::Vector),
+        }
+    }
+}
+
+fn entry<const D: usize>(tensor: Tensor<D>) -> Entry {
+    Entry { shape: tensor.dims().to_vec(), values: values(tensor) }
+}
+
+/// Reads a tensor back; a failed device shows as values that are not numbers.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let count = tensor.shape().num_elements();
+    let data = tensor.try_into_data().ok().and_then(|data| data.try_to_vec_as::<f32>().ok());
+    data.unwrap_or_else(|| vec![f32::NAN; count])
+}
+
+/// The same values without a gradient: a detached parameter alone would still ask for one.
+pub(crate) fn constant<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    if tensor.device().is_autodiff() { tensor.detach().set_require_grad(false) } else { tensor }
+}
+
+/// Where and in what type weights are put.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub device: Device,
+    pub precision: Precision,
+    /// For the form that scores: BatchNorms are folded, and kernels lie in memory as the kernels read them.
+    pub folded: bool,
+}
+
+impl Place {
+    /// Values as a tensor.
+    pub fn put<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+        let data = TensorData::new(values, shape);
+        match self.precision {
+            Precision::F32 => Tensor::from_data(data, &self.device),
+            Precision::F16 => Tensor::from_data(data.convert_dtype(DType::F16), (&self.device, DType::F16)),
+            Precision::Bf16 => Tensor::from_data(data.convert_dtype(DType::BF16), (&self.device, DType::BF16)),
+        }
+    }
+
+    /// A vector.
+    pub fn vector(&self, values: &[f32]) -> Tensor<1> {
+        self.put(values.to_vec(), [values.len()])
+    }
+
+    /// A kernel `[outputs, inputs / groups, height, width]`. For scoring its values are arranged once as the kernels
+    /// read them: channels innermost, dense ones `[outputs, height, width, inputs]`, depthwise ones
+    /// `[height, width, channels]`; the tensor is a view of that.
+    pub fn kernel(&self, values: &[f32], shape: [usize; 4]) -> Tensor<4> {
+        if !self.folded {
+            return self.put(values.to_vec(), shape);
+        }
+        let [outputs, inputs, height, width] = shape;
+        let taps = height * width;
+        let mut arranged = Vec::with_capacity(values.len());
+        if inputs == 1 {
+            for tap in 0..taps {
+                arranged.extend((0..outputs).map(|output| values[output * taps + tap]));
+            }
+            return self.put(arranged, [height, width, outputs, 1]).permute([2, 3, 0, 1]);
+        }
+        for kernel in values.chunks_exact(inputs * taps) {
+            for tap in 0..taps {
+                arranged.extend((0..inputs).map(|input| kernel[input * taps + tap]));
+            }
+        }
+        self.put(arranged, [outputs, height, width, inputs]).permute([0, 3, 1, 2])
+    }
+}
