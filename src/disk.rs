@@ -296,7 +296,10 @@ mod tests {
         let site = tempfile::tempdir().unwrap();
         let path = site.path().join("model/1");
         write_folder(&path, &[("a", b"1"), ("b", b"2")]).unwrap();
-        assert_eq!((fs::read(path.join("a")).unwrap(), fs::read(path.join("b")).unwrap()), (b"1".to_vec(), b"2".to_vec()));
+        assert_eq!(
+            (fs::read(path.join("a")).unwrap(), fs::read(path.join("b")).unwrap()),
+            (b"1".to_vec(), b"2".to_vec())
+        );
         let error = write_folder(&path, &[("a", b"3")]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(path.join("a")).unwrap(), b"1");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ichd_kernels::{Ramp, Window};
 use ichd_plugin::label::{Label, N_LABELS};
-use ichd_plugin::spec::{BackboneSpec, Convention};
+use ichd_plugin::spec::{BackboneSpec, Convention, Variant};
 use ichd_plugin::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -189,6 +189,11 @@ impl ModelCard {
         })
     }
 
+    /// The form of the backbone that it needs.
+    pub fn variant(&self) -> Variant {
+        Variant { convention: self.convention, windows: self.preprocessing.windows.len() }
+    }
+
     /// Whether probabilities are calibrated.
     pub fn is_calibrated(&self) -> bool {
         self.calibration.is_some()
@@ -346,7 +351,9 @@ fn check_manifest(manifest: &Manifest) -> Result<&'static BackboneSpec, String> 
         ));
     }
     let windows = manifest.windows.len();
-    check_windows(spec, windows)?;
+    if !(1..=WINDOWS_MAX).contains(&windows) {
+        return Err(format!("{windows} windows are not possible; 1 to {WINDOWS_MAX} would be right"));
+    }
     if [manifest.mean.len(), manifest.std.len()] != [windows; 2] {
         let (mean, std) = (manifest.mean.len(), manifest.std.len());
         return Err(format!("mean and std must have {windows} items like its windows, they have {mean} and {std}"));
@@ -362,28 +369,6 @@ fn check_manifest(manifest: &Manifest) -> Result<&'static BackboneSpec, String> 
         return Err(format!("input_side {} is not possible; 32 to 2048 would be right", manifest.input_side));
     }
     Ok(spec)
-}
-
-/// Channels that the backbone's first convolution takes.
-pub fn input_channels(spec: &BackboneSpec) -> usize {
-    let shapes = (spec.shapes)();
-    let first = shapes.iter().find(|(name, _)| name == spec.first_conv);
-    first.and_then(|(_, shape)| shape.get(1)).copied().unwrap_or(0)
-}
-
-/// Whether a backbone can be given so many windows.
-///
-/// # Errors
-/// The number is not possible, or the backbone's first convolution takes another one.
-pub fn check_windows(spec: &BackboneSpec, windows: usize) -> Result<(), String> {
-    if !(1..=WINDOWS_MAX).contains(&windows) {
-        return Err(format!("{windows} windows are not possible; 1 to {WINDOWS_MAX} would be right"));
-    }
-    let channels = input_channels(spec);
-    if windows != channels {
-        return Err(format!("{} takes {channels} windows, one a channel; {windows} are listed", spec.name));
-    }
-    Ok(())
 }
 
 /// Folder, name and version of `name` or `name/version`.

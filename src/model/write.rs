@@ -32,7 +32,7 @@ pub fn write_model(
         }
     }
     let spec = check_manifest(manifest).map_err(fail)?;
-    weights.check(spec.name, &(spec.shapes)()).map_err(|error| fail(error.to_string()))?;
+    weights.check(spec.name, &(spec.shapes)(manifest.windows.len())).map_err(|error| fail(error.to_string()))?;
     let bytes = weights.to_safetensors().map_err(|error| fail(error.to_string()))?;
     let manifest = Manifest { weights_sha256: sha256(&bytes), ..manifest.clone() };
     let text = yaml::to_text(&manifest).map_err(fail)?;

@@ -62,11 +62,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// That of a backbone.
-    pub fn of(spec: &BackboneSpec) -> Target {
+    /// That of a backbone with a number of windows.
+    pub fn of(spec: &BackboneSpec, windows: usize) -> Target {
         Target {
             backbone: spec.name,
-            shapes: (spec.shapes)(),
+            shapes: (spec.shapes)(windows),
             first_conv: spec.first_conv,
             classifier: spec.classifier,
             left_out: spec.left_out,
@@ -92,8 +92,6 @@ pub struct Options {
     pub keep_head: bool,
     /// Seed of a fresh head.
     pub seed: u64,
-    /// Number of windows, and so of input channels.
-    pub windows: usize,
 }
 
 /// Why a tensor of the file is not used.
@@ -178,9 +176,6 @@ const PREFIXES: [&str; 4] = ["module.", "model.", "_orig_mod.", "backbone."];
 /// # Errors
 /// Everything of the network that is missing, misshapen or not finite, and everything of the file that nothing explains.
 pub fn import(target: &Target, bag: &Bag<'_>, file: &str, options: &Options) -> Result<Imported, ImportError> {
-    if options.windows == 0 {
-        return Err(ImportError::NoWindows { file: file.to_owned() });
-    }
     let mut work = Work { target, options, report: Report::default(), unfit: Unfit::default(), taken: BTreeSet::new() };
     work.report.notes.extend(bag.notes.iter().cloned());
     work.report.dropped.extend(bag.others.iter().map(|name| (name.clone(), Dropped::NoTensor)));
@@ -195,10 +190,18 @@ pub fn import(target: &Target, bag: &Bag<'_>, file: &str, options: &Options) -> 
         return Err(ImportError::Unfit { file: file.to_owned(), unfit: Box::new(unfit) });
     }
     let chosen = options.normalization.or_else(|| stem::usual(target, form.names, &tensors));
-    let (mean, std) = stem::finish(target, chosen, options.windows, &mut weights, &mut work.report);
+    let (mean, std) = stem::finish(target, chosen, &mut weights, &mut work.report);
     let convention = if form.names == Names::Keras { Convention::Keras } else { Convention::Torch };
     let (report, names) = (work.report, form.names);
-    Ok(Imported { weights, report, names, convention, mean, std, normalization: chosen.map_or("the backbone's", Normalization::name) })
+    Ok(Imported {
+        weights,
+        report,
+        names,
+        convention,
+        mean,
+        std,
+        normalization: chosen.map_or("the backbone's", Normalization::name),
+    })
 }
 
 /// The file's tensors by the names that count.
@@ -285,7 +288,8 @@ impl Work<'_> {
         };
         while let Some(prefix) = shared(&tensors).filter(|_| !tensors.is_empty()) {
             self.report.notes.push(format!("all names began with `{prefix}`, which was taken off"));
-            tensors = tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor))).collect();
+            tensors =
+                tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor))).collect();
         }
         tensors
     }
@@ -332,15 +336,12 @@ impl Work<'_> {
         let Some(tensor) = tensors.get(from.as_str()) else { return };
         let layout = if form.names == Names::Keras { keras::layout(&from, shape) } else { keras::Layout::Ours };
         let found = layout.shape(tensor.shape());
-        // A first convolution for three channels can be adapted to any number of windows.
-        let stem = name == self.target.first_conv;
-        let fits = |found: &[usize]| {
-            found == shape
-                || stem
-                    && found.len() == shape.len()
-                    && (found.get(1) == Some(&3) || found.get(1) == Some(&self.options.windows))
-                    && found.iter().zip(shape).enumerate().all(|(at, (found, ours))| at == 1 || found == ours)
-        };
+        // A first convolution for three channels is adapted to the number of windows later.
+        let mut for_three = shape.to_vec();
+        if let Some(channels) = for_three.get_mut(1).filter(|_| name == self.target.first_conv) {
+            *channels = 3;
+        }
+        let fits = |found: &[usize]| found == shape || found == for_three;
         self.taken.insert(from.clone());
         let Some(found) = found.filter(|found| fits(found)) else {
             let (found, expected) = (tensor.shape().to_vec(), layout.expected(shape));
@@ -365,8 +366,7 @@ impl Work<'_> {
         let is_head = |name: &str| {
             let separators = ['.', '/'];
             let below = |layer: &str| name.strip_prefix(layer).is_some_and(|rest| rest.starts_with(separators));
-            self.target.is_classifier(name)
-                || [&head, &lone].into_iter().flatten().any(|layer| below(layer))
+            self.target.is_classifier(name) || [&head, &lone].into_iter().flatten().any(|layer| below(layer))
         };
         for name in tensors.keys().filter(|name| !self.taken.contains(**name)) {
             let why = if name.ends_with("num_batches_tracked") {

@@ -86,7 +86,7 @@ fn bag(rows: &[Row]) -> Bag<'static> {
 
 fn imported(target: &Target, program: &str, names: Names) -> Imported {
     let rows = list(target.backbone, program);
-    let options = Options { windows: 3, ..Options::default() };
+    let options = Options::default();
     let found = import(target, &bag(&rows), program, &options).unwrap_or_else(|error| panic!("{program}: {error}"));
     assert_eq!(found.names, names, "{} {program}", target.backbone);
     let with = Options { names: Some(names), ..options };
@@ -155,7 +155,7 @@ fn efficientnets() {
         for (name, value) in [("normalization/mean", 0.0), ("normalization/variance", 1.0)] {
             idle.tensors.insert(name.into(), RawTensor::of(vec![3], &[value; 3]).unwrap());
         }
-        let found = import(&target, &idle, "f", &Options { windows: 3, ..Options::default() }).unwrap();
+        let found = import(&target, &idle, "f", &Options::default()).unwrap();
         assert_eq!((found.normalization, found.std), ("none", vec![1.0; 3]));
     }
 }
@@ -173,6 +173,6 @@ fn densenet121() {
             *name = name.replace(&format!(".{part}."), &format!(".{word}.{number}."));
         }
     }
-    let found = import(&target, &bag(&older), "older", &Options { windows: 3, ..Options::default() }).unwrap();
+    let found = import(&target, &bag(&older), "older", &Options::default()).unwrap();
     assert_eq!(found.names, Names::Timm);
 }

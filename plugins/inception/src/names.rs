@@ -14,15 +14,8 @@ pub(crate) static DIALECTS: &[Dialect] = &[Dialect { program: Program::Keras, re
 /// The auxiliary classifier, which only training used.
 pub(crate) static LEFT_OUT: &[&str] = &["AuxLogits."];
 
-const BLOCK_5: &[&str] = &[
-    "branch1x1",
-    "branch5x5_1",
-    "branch5x5_2",
-    "branch3x3dbl_1",
-    "branch3x3dbl_2",
-    "branch3x3dbl_3",
-    "branch_pool",
-];
+const BLOCK_5: &[&str] =
+    &["branch1x1", "branch5x5_1", "branch5x5_2", "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3", "branch_pool"];
 const BLOCK_6A: &[&str] = &["branch3x3", "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3"];
 const BLOCK_6: &[&str] = &[
     "branch1x1",

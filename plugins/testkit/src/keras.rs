@@ -9,7 +9,7 @@ use ichd_plugin::contract::{images, rows};
 use ichd_plugin::fill::uniform;
 use ichd_plugin::import::{Imported, Names, Normalization, Options, Target, import};
 use ichd_plugin::raw::{Bag, RawTensor};
-use ichd_plugin::spec::{BackboneSpec, Convention, Precision};
+use ichd_plugin::spec::{BackboneSpec, Convention, Precision, Variant};
 use serde::Deserialize;
 
 /// Most that f32 logits may differ from f64 ones, relative to the largest.
@@ -63,8 +63,8 @@ fn imported(spec: &'static BackboneSpec, golden: &Golden) -> Imported {
     }
     // Images go into the first convolution as they are, so its channels keep their order.
     let normalization = Some(Normalization::None);
-    let options = Options { keep_head: true, windows: 3, normalization, ..Options::default() };
-    let found = import(&Target::of(spec), &bag, "golden", &options).unwrap_or_else(|error| panic!("{error}"));
+    let options = Options { keep_head: true, normalization, ..Options::default() };
+    let found = import(&Target::of(spec, 3), &bag, "golden", &options).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((found.names, found.convention), (Names::Keras, Convention::Keras));
     assert!(found.report.dropped.is_empty(), "{:?}", found.report.dropped);
     found
@@ -79,7 +79,7 @@ pub fn check_keras(spec: &'static BackboneSpec, golden: &str) {
     assert_eq!(golden.backbone, spec.name);
     println!("{}: reference keras {}", spec.name, golden.keras);
     let device = Device::flex();
-    let mut backbone = (spec.infer)(&device, Convention::Keras, Precision::F32);
+    let mut backbone = (spec.infer)(&device, Variant::of(Convention::Keras), Precision::F32);
     backbone.load(&imported(spec, &golden).weights).expect("imported weights");
     for case in &golden.eval {
         let found = rows(backbone.forward(images(case.batch, case.side, &device))).expect("logits").concat();

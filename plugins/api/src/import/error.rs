@@ -25,12 +25,6 @@ pub enum ImportError {
         /// Whose.
         names: &'static str,
     },
-    /// No window, so no input channel.
-    #[error("{file}: a model needs at least one window")]
-    NoWindows {
-        /// The file.
-        file: String,
-    },
 }
 
 /// A tensor of another shape than the network's.

@@ -168,7 +168,8 @@ pub(super) fn absorb_biases(work: &mut Work<'_>, form: &Form, tensors: &Tensors<
         let norm = shapes.get(at + 1).and_then(|(next, _)| next.strip_suffix(".weight"));
         let Some(norm) = norm.filter(|norm| is_norm(work.target, norm)) else { continue };
         let mean_name = format!("{norm}.running_mean");
-        let Some(mean) = weights.get(&mean_name).filter(|mean| tensor.shape() == mean.shape && mean.shape[..] == shape[..1])
+        let Some(mean) =
+            weights.get(&mean_name).filter(|mean| tensor.shape() == mean.shape && mean.shape[..] == shape[..1])
         else {
             continue;
         };

@@ -90,10 +90,11 @@ pub(super) fn usual(target: &Target, names: Names, tensors: &Tensors<'_, '_>) ->
 pub(super) fn finish(
     target: &Target,
     chosen: Option<Normalization>,
-    windows: usize,
     weights: &mut Weights,
     report: &mut Report,
 ) -> (Vec<f32>, Vec<f32>) {
+    let wanted = target.shapes.iter().find(|(name, _)| name == target.first_conv);
+    let windows = wanted.and_then(|(_, shape)| shape.get(1)).copied().unwrap_or(3);
     let (mean, std) = chosen.map_or((target.mean, target.std), Normalization::mean_std);
     if let Some(mut stem) = weights.remove(target.first_conv) {
         if chosen == Some(Normalization::Caffe) && stem.shape.get(1) == Some(&3) {

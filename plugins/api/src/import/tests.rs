@@ -5,10 +5,14 @@ use crate::spec::HALF;
 
 /// Convolution, BatchNorm, depthwise convolution, its BatchNorm, head.
 fn target() -> Target {
+    for_windows(3)
+}
+
+fn for_windows(windows: usize) -> Target {
     let norm = |name: &str, width: usize| {
         ["weight", "bias", "running_mean", "running_var"].map(|part| (format!("{name}.{part}"), vec![width])).to_vec()
     };
-    let mut shapes = vec![("conv.weight".to_owned(), vec![4, 3, 2, 1])];
+    let mut shapes = vec![("conv.weight".to_owned(), vec![4, windows, 2, 1])];
     shapes.extend(norm("bn", 4));
     shapes.push(("dw.weight".into(), vec![4, 1, 1, 2]));
     shapes.extend(norm("dwbn", 4));
@@ -20,7 +24,10 @@ fn target() -> Target {
         first_conv: "conv.weight",
         classifier: "fc",
         left_out: &["Aux."],
-        dialects: &[Dialect { program: Program::Timm, rename: timm }, Dialect { program: Program::Keras, rename: keras }],
+        dialects: &[
+            Dialect { program: Program::Timm, rename: timm },
+            Dialect { program: Program::Keras, rename: keras },
+        ],
         mean: HALF,
         std: [0.25, 0.5, 0.75],
     }
@@ -60,7 +67,7 @@ fn ours(units: usize) -> Bag<'static> {
 }
 
 fn options() -> Options {
-    Options { windows: 3, ..Options::default() }
+    Options::default()
 }
 
 fn unfit(result: Result<Imported, ImportError>) -> Unfit {
@@ -102,7 +109,10 @@ fn the_imagenet_head_is_replaced_and_ours_can_be_kept() {
     assert!(kept.report.fresh.is_empty());
     let wrong = unfit(import(&target(), &bag, "f", &keep));
     assert_eq!(wrong.misshapen.len(), 2);
-    assert!(wrong.to_string().contains("fc.weight has shape [1000, 4], [6, 4] would be right for fc.weight"), "{wrong}");
+    assert!(
+        wrong.to_string().contains("fc.weight has shape [1000, 4], [6, 4] would be right for fc.weight"),
+        "{wrong}"
+    );
 }
 
 #[test]
@@ -116,7 +126,9 @@ fn everything_wrong_is_told_at_once() {
     let text = wrong.to_string();
     assert_eq!(wrong.missing, ["bn.bias"]);
     assert_eq!(wrong.unexplained, ["stray"]);
-    for part in ["dw.weight has shape [4, 1, 2, 2], [4, 1, 1, 2] would be right", "bn.weight: value 2 is NaN", "11 of 12"] {
+    for part in
+        ["dw.weight has shape [4, 1, 2, 2], [4, 1, 1, 2] would be right", "bn.weight: value 2 is NaN", "11 of 12"]
+    {
         assert!(text.contains(part), "{part} in {text}");
     }
 }
@@ -141,7 +153,10 @@ fn names_are_recognized_or_forced() {
     assert_eq!(import(&target(), &bag, "f", &options()).unwrap().names, Names::Timm);
     let forced = Options { names: Some(Names::Torch), ..options() };
     let wrong = unfit(import(&target(), &bag, "f", &forced));
-    assert_eq!((wrong.missing, wrong.unexplained), (vec!["conv.weight".to_owned()], vec!["conv_stem.weight".to_owned()]));
+    assert_eq!(
+        (wrong.missing, wrong.unexplained),
+        (vec!["conv.weight".to_owned()], vec!["conv_stem.weight".to_owned()])
+    );
     let plain = Target { dialects: &[], ..target() };
     let forced = Options { names: Some(Names::Keras), ..options() };
     let text = import(&plain, &bag, "f", &forced).unwrap_err().to_string();
@@ -211,10 +226,16 @@ fn caffe_turns_the_channels_and_other_windows_share_them() {
     let (stem, mean, std, word) = conv(Options { normalization: Some(Normalization::Caffe), ..options() });
     assert_eq!(stem.values[..6], [20.0, 120.0, 10.0, 110.0, 0.0, 100.0]);
     assert_eq!((mean[0], std[0], word), (123.68 / 255.0, 1.0 / 255.0, "caffe"));
-    let (stem, mean, _, _) = conv(Options { windows: 2, normalization: Some(Normalization::Caffe), ..options() });
+    let caffe = Options { normalization: Some(Normalization::Caffe), ..options() };
+    let found = import(&for_windows(2), &keras_file(), "f", &caffe).unwrap();
+    let stem = found.weights.get("conv.weight").unwrap();
     assert_eq!(stem.shape, [4, 2, 2, 1]);
     assert_eq!(stem.values[..4], [15.0, 165.0, 15.0, 165.0]);
-    assert_eq!(mean.len(), 2);
-    let none = Options { windows: 0, ..options() };
-    assert!(import(&target(), &keras_file(), "f", &none).unwrap_err().to_string().contains("at least one window"));
+    assert_eq!(found.mean.len(), 2);
+    // A file that was made for as many windows is taken as it is; one for yet another number is not.
+    let mut bag = ours(1000);
+    put(&mut bag, "conv.weight", &[4, 2, 2, 1], &[0.5; 16]);
+    let found = import(&for_windows(2), &bag, "f", &options()).unwrap();
+    assert_eq!(found.weights.get("conv.weight").unwrap().values, [0.5; 16]);
+    assert_eq!(unfit(import(&for_windows(5), &bag, "f", &options())).misshapen.len(), 1);
 }

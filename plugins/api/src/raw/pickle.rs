@@ -188,8 +188,8 @@ impl<'a> Machine<'a> {
     /// One instruction.
     fn step(&mut self, code: u8) -> Result<(), String> {
         match code {
-            0x80 => self.input.take(1).map(drop),               // PROTO
-            0x95 => self.input.take(8).map(drop),               // FRAME
+            0x80 => self.input.take(1).map(drop), // PROTO
+            0x95 => self.input.take(8).map(drop), // FRAME
             b'(' => {
                 self.marks.push(self.stack.len());
                 Ok(())
@@ -201,7 +201,7 @@ impl<'a> Machine<'a> {
                 self.stack.push(top);
                 Ok(())
             }
-            b'N' | 0x88 | 0x89 => self.push(Value::Inert),      // None, True, False
+            b'N' | 0x88 | 0x89 => self.push(Value::Inert), // None, True, False
             b'G' => {
                 self.input.take(8)?; // a float
                 self.push(Value::Inert)

@@ -98,7 +98,8 @@ fn bag<'a>(pickle: &Pickle<'a>, storages: Storages<'_, 'a>) -> Result<Bag<'a>, S
         if dict.values().any(|id| matches!(pickle.value(*id), Value::Tensor(_))) {
             break;
         }
-        let wrapper = WRAPPERS.iter().find(|key| dict.get(**key).is_some_and(|id| matches!(pickle.value(*id), Value::Dict(_))));
+        let wrapper =
+            WRAPPERS.iter().find(|key| dict.get(**key).is_some_and(|id| matches!(pickle.value(*id), Value::Dict(_))));
         let Some(wrapper) = wrapper else { break };
         let others: Vec<&str> = dict.keys().copied().filter(|key| key != wrapper).collect();
         let beside = if others.is_empty() { String::new() } else { format!("; beside it stand {}", others.join(", ")) };
