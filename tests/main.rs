@@ -2,6 +2,7 @@
 
 mod cli;
 mod decode;
+mod models;
 mod phantom;
 mod pipeline;
 mod receiver;

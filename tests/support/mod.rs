@@ -1,5 +1,7 @@
 //! A site in a temporary folder, the real program on it, and phantoms to feed it.
 
+pub mod pth;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
