@@ -4,7 +4,7 @@
 //! [`admit`], [`decode`], [`batch`], [`infer`], [`record`]) and what wires them ([`pipeline`], [`stage`]); what they share
 //! ([`config`], [`clock`], [`disk`], [`ledger`], [`tally`], [`dispose`], [`identity`], [`names`], [`limits`], [`error`],
 //! [`telemetry`]); DICOM ([`dicom`]); models and devices ([`model`], [`registry`], [`device`]); what comes out
-//! ([`results`], [`study`], [`picture`]); synthetic heads ([`phantom`]); the commands ([`cli`]).
+//! ([`results`], [`study`], [`picture`]); synthetic heads ([`phantom`]); training ([`trainer`]); the commands ([`cli`]).
 
 pub mod admit;
 pub mod batch;
@@ -36,5 +36,6 @@ pub mod stage;
 pub mod study;
 pub mod tally;
 pub mod telemetry;
+pub mod trainer;
 pub mod watch;
 pub mod yaml;
