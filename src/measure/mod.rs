@@ -13,14 +13,14 @@
 //! report::epoch_row(&epoch), report::label_table(&metrics)      a line of metrics.csv, tables, the model card
 //! ```
 
-// pub mod calibrate;
+pub mod calibrate;
 pub mod metrics;
-// pub mod operating;
+pub mod operating;
 // pub mod plot;
 pub mod predictions;
 // pub mod report;
 
 #[cfg(test)]
-mod golden {}
+mod golden;
 
 pub use predictions::{Column, MeasureError, Predictions};
