@@ -14,11 +14,12 @@
 //! ```
 
 pub mod calibrate;
+pub mod epoch;
 pub mod metrics;
 pub mod operating;
-// pub mod plot;
+pub mod plot;
 pub mod predictions;
-// pub mod report;
+pub mod report;
 
 #[cfg(test)]
 mod golden;
