@@ -4,7 +4,8 @@
 //! [`admit`], [`decode`], [`batch`], [`infer`], [`record`]) and what wires them ([`pipeline`], [`stage`]); what they share
 //! ([`config`], [`clock`], [`disk`], [`ledger`], [`tally`], [`dispose`], [`identity`], [`names`], [`limits`], [`error`],
 //! [`telemetry`]); DICOM ([`dicom`]); models and devices ([`model`], [`registry`], [`device`]); what comes out
-//! ([`results`], [`study`], [`picture`]); synthetic heads ([`phantom`]); the commands ([`cli`]).
+//! ([`results`], [`study`], [`picture`]); what a model is worth ([`measure`]); synthetic heads ([`phantom`]); the commands
+//! ([`cli`]).
 
 pub mod admit;
 pub mod batch;
@@ -21,6 +22,7 @@ pub mod identity;
 pub mod infer;
 pub mod ledger;
 pub mod limits;
+pub mod measure;
 pub mod model;
 pub mod names;
 pub mod parcel;
