@@ -433,6 +433,15 @@ impl Config {
     }
 }
 
+impl From<Ramp> for RampSetting {
+    fn from(ramp: Ramp) -> Self {
+        match ramp {
+            Ramp::LinearExact => RampSetting::LinearExact,
+            Ramp::Linear => RampSetting::Linear,
+        }
+    }
+}
+
 impl From<RampSetting> for Ramp {
     fn from(ramp: RampSetting) -> Self {
         match ramp {

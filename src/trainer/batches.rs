@@ -64,7 +64,7 @@ impl Feed<'_> {
         mut work: impl FnMut(&Batch, Tensor<4>) -> Result<(), E>,
     ) -> Result<Duration, E> {
         let mut waited = Duration::ZERO;
-        std::thread::scope(|scope| {
+        std::thread::scope(|scope| -> Result<(), E> {
             let (sender, receiver) = bounded::<Result<usize, CacheError>>(AHEAD);
             scope.spawn(move || {
                 for (at, batch) in batches.iter().enumerate() {

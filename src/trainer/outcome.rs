@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::batches::Feed;
 use super::training::{TrainError, Training, score};
 use crate::config::WindowSetting;
-use crate::disk::Disk;
 use crate::measure::calibrate::{self, Fit, Method};
 use crate::measure::metrics::{self, Bootstrap, Interval, Metrics};
 use crate::measure::operating::{self, Rule};

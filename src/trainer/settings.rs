@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(problems(|report| split.check("s.", report)), ["s.subset", "s.validation", "s.fold"]);
         let balance = BalanceSetting {
             epidural_times: 0,
-            negatives_per_positive: Some(f64::NAN),
+            negatives_per_positive: f64::NAN,
             positive_weight_max: 0.5,
             ..BalanceSetting::default()
         };
