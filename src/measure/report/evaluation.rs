@@ -11,7 +11,9 @@ fn percent(share: Option<f64>) -> String {
     share.map_or(NOTHING.to_owned(), |share| format!("{:.2} %", 100.0 * share))
 }
 
-fn interval_text(interval: Option<Interval>) -> String {
+/// An interval's ends; `interval` None stands for a row that has none by its nature.
+fn interval_text(interval: Option<Option<Interval>>) -> String {
+    let Some(interval) = interval else { return String::new() };
     interval.map_or(NOTHING.to_owned(), |ends| format!("{:.4} to {:.4}", ends.low, ends.high))
 }
 
@@ -28,7 +30,7 @@ pub fn label_table(caption: &str, metrics: &Metrics, intervals: Option<&[Option<
         ("calib. error", Right),
     ]);
     let mut table = Table::new(caption, &columns);
-    let row = |name: &str, one: &BinaryMetrics, interval: Option<Interval>| {
+    let row = |name: &str, one: &BinaryMetrics, interval: Option<Option<Interval>>| {
         let mut cells: Vec<Cell> = vec![
             name.into(),
             grouped(one.positives).into(),
@@ -41,7 +43,7 @@ pub fn label_table(caption: &str, metrics: &Metrics, intervals: Option<&[Option<
         cells
     };
     for (idx, label) in Label::ALL.into_iter().enumerate() {
-        table.rows.push(row(label.name(), &metrics.labels[idx], intervals.and_then(|all| all[idx])));
+        table.rows.push(row(label.name(), &metrics.labels[idx], intervals.map(|all| all[idx])));
     }
     let means = &metrics.means;
     let mean = |mean: &Mean| Cell::from(decimal(mean.value, 4));

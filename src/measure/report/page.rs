@@ -16,9 +16,9 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding-bottom:.4rem}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}
 th{font-weight:600}tbody th{font-weight:400}.number{text-align:right}
-strong{background:var(--best);padding:0 .25rem;border-radius:.2rem}
+strong{background:var(--best);box-shadow:0 0 0 .2rem var(--best);border-radius:.1rem}
 .note,footer{color:var(--faint);font-size:.9em}.note{margin:.25rem 0}
-svg{max-width:100%;height:auto;border-radius:.3rem}
+figure{margin:1.25rem 0}svg{max-width:100%;height:auto;border-radius:.3rem}
 ";
 
 /// A page that grows from top to bottom.
