@@ -8,3 +8,4 @@ mod pipeline;
 mod receiver;
 mod routes;
 mod support;
+mod trainer;

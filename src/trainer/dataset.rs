@@ -104,9 +104,9 @@ impl Dataset {
         let (cache, built) = cache::open(&cache_options, &wanted, &decode, watcher.is_stopped)?;
         drop(wanted);
         tell(format!(
-            "{} slices, {:.1} GB decoded; {} were in the cache, {} are new",
+            "{} slices of {:.0} MB decoded; {} were in the cache, {} are new",
             built.kept + built.decoded,
-            cache.bytes() as f64 / 1e9,
+            cache.bytes() as f64 / 1e6,
             built.kept,
             built.decoded
         ));
@@ -148,14 +148,14 @@ impl Dataset {
         }
         let split = self.read_or_make(&of, Plan::of(&setting.split), file)?;
         split.warning().into_iter().for_each(&mut *tell);
-        let validates = |part: usize| match setting.split.folds {
-            0 => part == 1,
-            _ => part == setting.split.fold,
+        let held_out = match setting.split.folds {
+            0 => split.part_named("validation"),
+            _ => Some(setting.split.fold),
         };
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         for at in of {
             match split.part_of(&self.items[at].instance) {
-                Some(part) if validates(part) => validation.push(at),
+                part @ Some(_) if part == held_out => validation.push(at),
                 Some(_) => training.push(at),
                 None => {}
             }
