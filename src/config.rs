@@ -1,14 +1,20 @@
 //! `daemon.yaml`: what was written, checked as a whole, with every problem named at its line.
 //! Knows no folder's content; `ichd check` looks at those.
 
+mod routes;
+
 use std::path::{Path, PathBuf};
 
 use ichd_kernels::{Ramp, Window};
+use ichd_plugin::spec::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::dicom::AdmissionRules;
 use crate::limits::WINDOWS_MAX;
+use crate::trainer::recipe::TrainSetting;
 use crate::yaml::{self, Step, Value};
+
+pub use routes::{DEFAULT_ROUTE, MatchSetting, MemberSetting, RouteSetting, Texts};
 
 /// All settings. Field for field the keys of `daemon.yaml`, whose comments say what they mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,9 +28,12 @@ pub struct Config {
     pub model: ModelChoice,
     pub windows: Vec<WindowSetting>,
     pub ramp: RampSetting,
+    pub routes: Vec<RouteSetting>,
     pub batch: BatchSetting,
     pub decode: DecodeSetting,
     pub device: String,
+    pub precision: Precision,
+    pub train: TrainSetting,
     pub log: Log,
 }
 
@@ -162,9 +171,12 @@ impl Default for Config {
                 WindowSetting { level: 40.0, width: 380.0 },
             ],
             ramp: RampSetting::LinearExact,
+            routes: Vec::new(),
             batch: BatchSetting::default(),
             decode: DecodeSetting::default(),
             device: "auto".into(),
+            precision: Precision::F32,
+            train: TrainSetting::default(),
             log: Log::default(),
         }
     }
@@ -271,7 +283,7 @@ impl Config {
     pub fn from_text(text: &str) -> Result<Config, Vec<Problem>> {
         let value = yaml::parse(text).map_err(|sentence| vec![syntax_problem(sentence)])?;
         let value = if value.is_null() { Value::Mapping(Default::default()) } else { value };
-        let known = yaml::to_value(&Config::default()).map_err(|sentence| vec![syntax_problem(sentence)])?;
+        let known = known_keys().map_err(|sentence| vec![syntax_problem(sentence)])?;
         let mut problems = Vec::new();
         yaml::compare(&value, &known, &mut Vec::new(), &mut |path, sentence| {
             problems.push(Problem { line: Some(yaml::line_of(text, path)), key: yaml::path_text(path), sentence });
@@ -285,8 +297,7 @@ impl Config {
             yaml::from_text(text).map_err(|sentence| vec![syntax_problem(sentence)])?
         };
         config.check(&mut |key, sentence| {
-            let path = steps(key);
-            problems.push(Problem { line: Some(yaml::line_of(text, &path)), key: key.to_owned(), sentence });
+            problems.push(Problem { line: Some(line_of_key(text, key)), key: key.to_owned(), sentence });
         });
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
@@ -300,6 +311,8 @@ impl Config {
             &mut self.results.path,
             &mut self.ledger.path,
             &mut self.model.path,
+            &mut self.train.runs_path,
+            &mut self.train.cache_path,
         ] {
             if path.is_relative() {
                 *path = base.join(&*path);
@@ -319,12 +332,11 @@ impl Config {
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
             report("log.filter", format!("{error}; a level such as `info` would be right"));
         }
-        if self.model.name.is_empty() || self.model.name.split('/').any(|part| crate::names::component(part) != part) {
-            report(
-                "model.name",
-                "must be a name, or name/version, of letters, digits, dots, dashes and underscores".into(),
-            );
+        if !routes::is_model_name(&self.model.name) {
+            report("model.name", routes::MODEL_NAME_RULE.into());
         }
+        routes::check(&self.routes, report);
+        self.train.check(report);
     }
 
     fn check_numbers(&self, report: &mut dyn FnMut(&str, String)) {
@@ -389,6 +401,8 @@ impl Config {
             ("results.path", &self.results.path),
             ("ledger.path", &self.ledger.path),
             ("model.path", &self.model.path),
+            ("train.runs_path", &self.train.runs_path),
+            ("train.cache_path", &self.train.cache_path),
         ];
         for (key, path) in others {
             if path.as_os_str().is_empty() {
@@ -419,6 +433,15 @@ impl Config {
     }
 }
 
+impl From<Ramp> for RampSetting {
+    fn from(ramp: Ramp) -> Self {
+        match ramp {
+            Ramp::LinearExact => RampSetting::LinearExact,
+            Ramp::Linear => RampSetting::Linear,
+        }
+    }
+}
+
 impl From<RampSetting> for Ramp {
     fn from(ramp: RampSetting) -> Self {
         match ramp {
@@ -426,6 +449,20 @@ impl From<RampSetting> for Ramp {
             RampSetting::Linear => Ramp::Linear,
         }
     }
+}
+
+/// The line, from 1, of a key such as `routes[0].models[1].name` in the text of a configuration.
+pub fn line_of_key(text: &str, key: &str) -> usize {
+    yaml::line_of(text, &steps(key))
+}
+
+/// All keys with values of the right kind: the defaults, and one item of the lists that are empty by default.
+fn known_keys() -> Result<Value, String> {
+    let mut known = yaml::to_value(&Config::default())?;
+    if let Some(routes) = known.get_mut("routes") {
+        *routes = Value::Sequence(vec![yaml::parse(routes::KNOWN_ITEM)?]);
+    }
+    Ok(known)
 }
 
 /// A path without `.` and with `..` taken back, as far as the text tells.
@@ -520,7 +557,7 @@ mod tests {
                 "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
                 "3|inbox.scan_secs|is text; a number such as `10` would be right",
                 "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
-                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, batch, decode, device, log",
+                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, routes, batch, decode, device, precision, train, log",
             ]
         );
     }

@@ -197,6 +197,28 @@ pub fn make_folders(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the folder `path` appear with these files, complete and synced, or not at all. One that is there already is
+/// [`ErrorKind::AlreadyExists`], and nothing changes.
+pub fn write_folder(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
+    let above = parent(path)?;
+    make_folders(above)?;
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    let temporary = tempfile::Builder::new().prefix(".ichd-").suffix(".tmp").tempdir_in(above)?;
+    fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    for (name, bytes) in files {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(temporary.path().join(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+    }
+    sync_folder(temporary.path())?;
+    rename_no_replace(temporary.path(), path)?;
+    // It has another name now: nothing is left to be cleared away.
+    let _ = temporary.keep();
+    sync_folder(above)
+}
+
 fn sync_folder(folder: &Path) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder)?.sync_all()
@@ -303,6 +325,22 @@ mod tests {
         assert_eq!(RealDisk.last_line(&log).unwrap().as_deref(), Some("two"));
         RealDisk.append(&log, b"three\n").unwrap();
         assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_folder_appears_whole_and_is_never_replaced() {
+        let site = tempfile::tempdir().unwrap();
+        let path = site.path().join("model/1");
+        write_folder(&path, &[("a", b"1"), ("b", b"2")]).unwrap();
+        assert_eq!(
+            (fs::read(path.join("a")).unwrap(), fs::read(path.join("b")).unwrap()),
+            (b"1".to_vec(), b"2".to_vec())
+        );
+        let error = write_folder(&path, &[("a", b"3")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
+        assert!(write_folder(&site.path().join("model/2"), &[("no/such", b"")]).is_err());
+        assert_eq!(fs::read_dir(site.path().join("model")).unwrap().count(), 1, "nothing is left behind");
     }
 
     #[test]

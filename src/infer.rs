@@ -3,18 +3,20 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use crossbeam_channel::{Receiver, Sender};
 use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, window_tensor};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::{Precision, Variant};
+use ichd_plugin::spec::Precision;
 
 use crate::clock::{Clock, Tick};
 use crate::device::Chosen;
+use crate::ensemble::Logits;
 use crate::error::{Exit, Fatal};
 use crate::model::Model;
 use crate::parcel::{Arrival, Batch, Scored};
+use crate::roster::Route;
 use crate::slice::{Pixels, Slice};
 use crate::tally::Tally;
 
@@ -24,6 +26,8 @@ pub struct Engine {
     device: Device,
     plan: WindowPlan,
     transport: Transport,
+    /// In which the images are made.
+    dtype: FloatDType,
 }
 
 /// The device or the model failed.
@@ -57,7 +61,9 @@ impl Engine {
     /// # Errors
     /// The weights do not fit the backbone, or the preprocessing makes no sense.
     pub fn new(model: &Model, chosen: &Chosen) -> Result<Engine, EngineError> {
-        let mut backbone = (model.spec.infer)(&chosen.device, Variant::default(), Precision::F32);
+        let precision = model.card.precision;
+        let dtype = number_type(precision, chosen)?;
+        let mut backbone = (model.spec.infer)(&chosen.device, model.card.variant(), precision);
         backbone.load(&model.weights).map_err(|error| EngineError::Model(error.to_string()))?;
         let preprocessing = &model.card.preprocessing;
         let plan = WindowPlan::new(
@@ -69,7 +75,7 @@ impl Engine {
         )
         .map_err(|error| EngineError::Model(error.to_string()))?;
         let device = chosen.device.clone();
-        Ok(Engine { backbone, transport: Transport::of(&device), device, plan })
+        Ok(Engine { backbone, transport: Transport::of(&device), device, plan, dtype })
     }
 
     /// Scores slices, at least one.
@@ -97,10 +103,24 @@ impl Engine {
     /// `[n, channels, side, side]` in channels-last memory.
     fn window(&self, slices: &[&Slice]) -> Result<Tensor<4>, EngineError> {
         let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
-        let images = window_tensor(&self.plan, &views, &self.device, FloatDType::F32, self.transport);
+        let images = window_tensor(&self.plan, &views, &self.device, self.dtype, self.transport);
         let images = images.map_err(|error| EngineError::Window(error.to_string()))?;
         Ok(images.permute([0, 3, 1, 2]))
     }
+}
+
+/// The type of number for a precision, if the device has it.
+fn number_type(precision: Precision, chosen: &Chosen) -> Result<FloatDType, EngineError> {
+    let (wanted, dtype) = match precision {
+        Precision::F32 => return Ok(FloatDType::F32),
+        Precision::F16 => (FloatDType::F16, DType::F16),
+        Precision::Bf16 => (FloatDType::BF16, DType::BF16),
+    };
+    if !chosen.is_cpu() && chosen.device.supports_dtype(dtype) {
+        return Ok(wanted);
+    }
+    let (name, device) = (precision.name(), &chosen.name);
+    Err(EngineError::Model(format!("precision {name} is not served by {device}; precision: f32 would be right")))
 }
 
 /// A slice as the kernels take it: the whole of it.
@@ -122,24 +142,36 @@ pub fn view(slice: &Slice) -> SliceView<'_> {
     }
 }
 
+/// All models on the device, each once, and which of them serve which route.
+pub struct Fleet {
+    /// In the order of [`Roster::models`](crate::roster::Roster::models).
+    pub engines: Vec<Engine>,
+    /// The routes.
+    pub routes: Arc<[Route]>,
+}
+
 /// The thread.
 ///
 /// # Errors
 /// The device failed: the process must be started again.
 pub fn run(
-    mut engine: Engine,
+    fleet: Fleet,
     clock: &Arc<dyn Clock>,
     tally: &Tally,
     batches: &Receiver<Batch>,
     record: &Sender<Arrival>,
 ) -> Result<(), Fatal> {
-    for Batch { mut works } in batches {
+    let Fleet { mut engines, routes } = fleet;
+    for Batch { route, mut works } in batches {
         let begun_at = clock.now();
+        let Route { ensemble, models, .. } = &routes[route];
         let slices: Vec<&Slice> = works.iter().map(|work| &work.slice).collect();
+        let score = || -> Result<Vec<EngineOutput>, EngineError> {
+            models.iter().map(|model| engines[*model].score(&slices, clock.as_ref())).collect()
+        };
         // A faulted device makes the tensor library panic; the process cannot go on with it, but it can say so.
-        let scored = catch_unwind(AssertUnwindSafe(|| engine.score(&slices, clock.as_ref())));
-        let output = match scored {
-            Ok(Ok(output)) => output,
+        let outputs = match catch_unwind(AssertUnwindSafe(score)) {
+            Ok(Ok(outputs)) => outputs,
             Ok(Err(error @ EngineError::Device(_))) => return Err(Fatal::new(Exit::Device, error.to_string())),
             Ok(Err(error)) => return Err(Fatal::new(Exit::Bug, error.to_string())),
             Err(_) => return Err(Fatal::new(Exit::Device, "the device failed in the middle of a batch")),
@@ -148,8 +180,11 @@ pub fn run(
         for work in &mut works {
             work.slice.pixels = Pixels::I16(Vec::new());
         }
-        let EngineOutput { logits, window_time, infer_time } = output;
-        let scored = Scored { works, logits, begun_at, window_time, infer_time };
+        let of_slice = |slice: usize| -> Vec<Logits> { outputs.iter().map(|output| output.logits[slice]).collect() };
+        let answers = (0..works.len()).map(|slice| ensemble.combine(of_slice(slice))).collect();
+        let window_time = outputs.iter().map(|output| output.window_time).sum();
+        let infer_time = outputs.iter().map(|output| output.infer_time).sum();
+        let scored = Scored { route, works, answers, begun_at, window_time, infer_time };
         if record.send(Arrival::Scored(scored)).is_err() {
             return Ok(());
         }

@@ -3,20 +3,25 @@
 //!
 //! `<models>/<name>/<version>/{model.yaml, weights.safetensors}`. What does not fit is refused with the reason.
 
+mod write;
+
 use std::path::{Path, PathBuf};
 
 use ichd_kernels::{Ramp, Window};
 use ichd_plugin::label::{Label, N_LABELS};
-use ichd_plugin::spec::BackboneSpec;
+use ichd_plugin::spec::{BackboneSpec, Convention, Precision, Variant};
 use ichd_plugin::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::{Config, RampSetting, WindowSetting};
 use crate::identity::sha256;
+use crate::limits::WINDOWS_MAX;
 use crate::registry;
 use crate::results::{by_label, sigmoid};
 use crate::yaml;
+
+pub use write::{free_version, write_model};
 
 /// Changes whenever the same file and settings would give other network inputs.
 pub const PREPROCESSING_VERSION: u32 = 1;
@@ -38,6 +43,9 @@ pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 pub struct Manifest {
     pub schema: String,
     pub backbone: String,
+    /// Whose arithmetic the weights were trained with.
+    #[serde(default)]
+    pub convention: Convention,
     pub trained: bool,
     pub input_side: usize,
     pub windows: Vec<WindowSetting>,
@@ -63,8 +71,12 @@ pub struct Manifest {
     pub program: Option<String>,
 }
 
-const MANIFEST_SCHEMA: &str = "ichd.model.v1";
-const RESAMPLING: &str = "bilinear_antialias";
+/// The schema of `model.yaml`.
+pub const MANIFEST_SCHEMA: &str = "ichd.model.v1";
+/// The one way of resampling that there is.
+pub const RESAMPLING: &str = "bilinear_antialias";
+const MANIFEST_FILE: &str = "model.yaml";
+const WEIGHTS_FILE: &str = "weights.safetensors";
 
 /// Platt scaling per label: probability = sigmoid(scale * logit + shift).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,6 +113,10 @@ pub struct ModelCard {
     pub sha256: String,
     /// Name of the backbone.
     pub backbone: &'static str,
+    /// Whose arithmetic it is scored with.
+    pub convention: Convention,
+    /// In which type of number.
+    pub precision: Precision,
     /// Whether the weights were trained at all.
     pub trained: bool,
     /// How its input is made.
@@ -150,8 +166,20 @@ impl Preprocessing {
 impl ModelCard {
     /// Names model and preprocessing together: the same scorer gives the same picture the same logits.
     pub fn scorer(&self) -> String {
-        let text = json!([self.sha256, self.backbone, self.preprocessing.to_json(), Label::ALL.map(Label::name)]);
-        sha256(text.to_string().as_bytes())
+        let mut parts = vec![
+            json!(self.sha256),
+            json!(self.backbone),
+            self.preprocessing.to_json(),
+            json!(Label::ALL.map(Label::name)),
+        ];
+        // Scorers from before there were two conventions stay what they were.
+        if self.convention != Convention::Torch {
+            parts.push(json!(self.convention.name()));
+        }
+        if self.precision != Precision::F32 {
+            parts.push(json!(self.precision.name()));
+        }
+        sha256(Value::from(parts).to_string().as_bytes())
     }
 
     /// The part of a result that names the model.
@@ -161,9 +189,15 @@ impl ModelCard {
             "version": self.version,
             "sha256": self.sha256,
             "backbone": self.backbone,
+            "precision": self.precision.name(),
             "trained": self.trained,
             "operating_points": self.operating_points.as_ref().map(|points| by_label(points)),
         })
+    }
+
+    /// The form of the backbone that it needs.
+    pub fn variant(&self) -> Variant {
+        Variant { convention: self.convention, windows: self.preprocessing.windows.len() }
     }
 
     /// Whether probabilities are calibrated.
@@ -195,7 +229,20 @@ impl ModelCard {
 /// # Errors
 /// It does not exist, does not fit its backbone, or was changed.
 pub fn load(config: &Config) -> Result<Model, ModelError> {
-    if config.model.name == UNTRAINED { untrained(config) } else { load_folder(&config.model.path, &config.model.name) }
+    load_by_name(config, &config.model.name)
+}
+
+/// Loads the model of that name, which may be [`UNTRAINED`].
+///
+/// # Errors
+/// As [`load`].
+pub fn load_by_name(config: &Config, name: &str) -> Result<Model, ModelError> {
+    if name == UNTRAINED {
+        return untrained(config);
+    }
+    let mut model = load_folder(&config.model.path, name)?;
+    model.card.precision = config.precision;
+    Ok(model)
 }
 
 fn untrained(config: &Config) -> Result<Model, ModelError> {
@@ -211,6 +258,8 @@ fn untrained(config: &Config) -> Result<Model, ModelError> {
         version: "1".into(),
         sha256: sha256(&bytes),
         backbone: spec.name,
+        convention: Convention::Torch,
+        precision: config.precision,
         trained: false,
         preprocessing: Preprocessing {
             windows: config.kernel_windows(),
@@ -225,16 +274,41 @@ fn untrained(config: &Config) -> Result<Model, ModelError> {
     Ok(Model { card, spec, weights })
 }
 
-fn load_folder(models: &Path, name: &str) -> Result<Model, ModelError> {
+/// Where a model lies, its version, and what its `model.yaml` says.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its `model.yaml`.
+    pub manifest: Manifest,
+    /// Its architecture.
+    pub spec: &'static BackboneSpec,
+}
+
+/// Reads and checks the `model.yaml` of `name` or `name/version`, without its weights.
+///
+/// # Errors
+/// There is none, or it does not fit its backbone.
+pub fn find(models: &Path, name: &str) -> Result<Found, ModelError> {
     let fail = |sentence: String| ModelError { name: name.to_owned(), sentence };
     let (folder, model, version) = find_version(models, name).map_err(fail)?;
-    let manifest_path = folder.join("model.yaml");
+    let manifest_path = folder.join(MANIFEST_FILE);
     let text = std::fs::read_to_string(&manifest_path)
         .map_err(|error| fail(format!("{} cannot be read: {error}", manifest_path.display())))?;
     let manifest: Manifest =
         yaml::from_text(&text).map_err(|error| fail(format!("{}: {error}", manifest_path.display())))?;
     let spec = check_manifest(&manifest).map_err(fail)?;
-    let weights_path = folder.join("weights.safetensors");
+    Ok(Found { folder, name: model, version, manifest, spec })
+}
+
+fn load_folder(models: &Path, name: &str) -> Result<Model, ModelError> {
+    let fail = |sentence: String| ModelError { name: name.to_owned(), sentence };
+    let Found { folder, name: model, version, manifest, spec } = find(models, name)?;
+    let weights_path = folder.join(WEIGHTS_FILE);
     let bytes = std::fs::read(&weights_path)
         .map_err(|error| fail(format!("{} cannot be read: {error}", weights_path.display())))?;
     let digest = sha256(&bytes);
@@ -265,6 +339,8 @@ fn card_of(
         version,
         sha256: digest,
         backbone: spec.name,
+        convention: manifest.convention,
+        precision: Precision::F32,
         trained: manifest.trained,
         preprocessing: Preprocessing {
             windows,
@@ -295,9 +371,13 @@ fn check_manifest(manifest: &Manifest) -> Result<&'static BackboneSpec, String> 
             manifest.preprocessing_version, manifest.resampling
         ));
     }
-    let channels = [manifest.windows.len(), manifest.mean.len(), manifest.std.len()];
-    if channels != [3; 3] {
-        return Err(format!("windows, mean and std must have 3 items each, they have {channels:?}"));
+    let windows = manifest.windows.len();
+    if !(1..=WINDOWS_MAX).contains(&windows) {
+        return Err(format!("{windows} windows are not possible; 1 to {WINDOWS_MAX} would be right"));
+    }
+    if [manifest.mean.len(), manifest.std.len()] != [windows; 2] {
+        let (mean, std) = (manifest.mean.len(), manifest.std.len());
+        return Err(format!("mean and std must have {windows} items like its windows, they have {mean} and {std}"));
     }
     let numbers = manifest.windows.iter().flat_map(|w| [w.level, w.width]).chain(manifest.mean.iter().copied());
     if !numbers.chain(manifest.std.iter().copied()).all(f32::is_finite)
@@ -335,8 +415,10 @@ fn find_version(models: &Path, name: &str) -> Result<(PathBuf, String, String), 
 /// Versions in a model's folder, oldest first; numbers in them count as numbers.
 fn versions(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let with_manifest = entries.flatten().filter(|entry| entry.path().join("model.yaml").is_file());
+    let with_manifest = entries.flatten().filter(|entry| entry.path().join(MANIFEST_FILE).is_file());
     let mut found: Vec<String> = with_manifest.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    // What is being written, or was when the machine went down, has a hidden name.
+    found.retain(|version| !version.starts_with('.'));
     found.sort_by_cached_key(|version| natural(version));
     found
 }

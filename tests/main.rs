@@ -2,7 +2,9 @@
 
 mod cli;
 mod decode;
+mod models;
 mod phantom;
 mod pipeline;
 mod receiver;
+mod routes;
 mod support;

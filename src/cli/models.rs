@@ -1,4 +1,9 @@
-//! `ichd models`: what there is to score with.
+//! `ichd models`: what there is to score with, and how weights come in and go out.
+
+mod check;
+mod export;
+mod import;
+mod inspect;
 
 use serde_json::json;
 
@@ -17,14 +22,31 @@ pub enum Action {
         #[arg(long)]
         backbones: bool,
     },
+    /// Everything about one model: its backbone, input, weights, and where they came from.
+    #[command(after_help = "Example: ichd models inspect resnet50\n         ichd models inspect resnet50/2 --json")]
+    Inspect(inspect::Args),
+    /// Makes a model of weights from torchvision, timm or Keras.
+    #[command(after_help = import::HELP, disable_version_flag = true)]
+    Import(import::Args),
+    /// Writes a model's weights as a file that torchvision and timm load.
+    #[command(after_help = export::HELP)]
+    Export(export::Args),
 }
 
 pub fn models(common: &Common, action: &Action) -> Result<(), Fatal> {
-    let Action::List { backbones } = action;
-    if *backbones {
-        list_backbones(common.json);
-        return Ok(());
+    match action {
+        Action::List { backbones: true } => {
+            list_backbones(common.json);
+            Ok(())
+        }
+        Action::List { backbones: false } => list_models(common),
+        Action::Inspect(args) => inspect::inspect(common, args),
+        Action::Import(args) => import::import(common, args),
+        Action::Export(args) => export::export(common, args),
     }
+}
+
+fn list_models(common: &Common) -> Result<(), Fatal> {
     let config = site::settings(common)?;
     let found = model::list(&config.model.path);
     let mut rows = vec![];

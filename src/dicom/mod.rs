@@ -27,7 +27,7 @@ use part10::Part10;
 use prewalk::Walk;
 
 use crate::reject::{RejectCode, Rejection};
-use crate::slice::{Slice, SliceIds, Warning};
+use crate::slice::{Facts, Slice, SliceIds, Warning};
 
 /// Turns the bytes of one file into its slices, one for each frame.
 ///
@@ -52,6 +52,19 @@ pub fn read_header(bytes: &[u8], rules: &AdmissionRules) -> Result<Header, Rejec
     let part10 = part10::open(bytes, rules)?;
     let walk = prewalk::walk(&part10.data_set, part10.syntax.encoding)?;
     header_of(&part10, &walk)
+}
+
+/// What routes ask about each frame that the header announces, without decoding one.
+///
+/// # Errors
+/// The file is no DICOM, damaged, or announces more frames than the rules allow.
+pub fn read_facts(bytes: &[u8], rules: &AdmissionRules) -> Result<Vec<Facts>, Rejection> {
+    let header = read_header(bytes, rules)?;
+    let frames = header.frames.and_then(|frames| usize::try_from(frames).ok()).unwrap_or(1);
+    if frames > rules.frames_max {
+        return Err(Rejection::new(RejectCode::TooManyFrames, format!("{frames} frames")));
+    }
+    Ok((0..frames.max(1)).map(|index| header.frame(index).facts).collect())
 }
 
 /// The header; what the data set lacks is taken from the file meta information.
@@ -130,6 +143,7 @@ impl File<'_> {
             inverted: layout.inverted,
             padding,
             geometry: frame.geometry,
+            facts: frame.facts,
             transfer_syntax: syntax.uid.to_string(),
             warnings,
         })

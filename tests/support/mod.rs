@@ -1,5 +1,7 @@
 //! A site in a temporary folder, the real program on it, and phantoms to feed it.
 
+pub mod pth;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -141,6 +143,18 @@ pub fn phantoms(folder: &Path, studies: usize, slices: usize) -> Vec<PathBuf> {
     };
     write_dataset(folder, &options, &|_, _| {}).unwrap();
     files(folder).into_iter().filter(|file| file.extension().is_some_and(|e| e == "dcm")).collect()
+}
+
+/// A JSON Schema.
+pub fn schema(text: &str) -> jsonschema::Validator {
+    jsonschema::validator_for(&serde_json::from_str(text).unwrap()).unwrap()
+}
+
+/// Holds a file against its schema.
+pub fn assert_valid(validator: &jsonschema::Validator, value: &Value) {
+    let errors: Vec<String> =
+        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:?}\n{value:#}");
 }
 
 /// A file of the committed test data.

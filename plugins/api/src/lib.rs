@@ -3,7 +3,10 @@
 
 pub mod backbone;
 pub mod contract;
+pub mod export;
 pub mod fill;
+pub mod import;
 pub mod label;
+pub mod raw;
 pub mod spec;
 pub mod weights;

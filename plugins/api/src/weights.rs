@@ -179,7 +179,7 @@ impl Weights {
 }
 
 /// Refuses a header that names a tensor twice over the same bytes: the library would take either description.
-fn refuse_repeats(bytes: &[u8]) -> Result<(), String> {
+pub(crate) fn refuse_repeats(bytes: &[u8]) -> Result<(), String> {
     let (size, rest) = bytes.split_first_chunk::<8>().ok_or("no header")?;
     let size = usize::try_from(u64::from_le_bytes(*size)).map_err(|error| error.to_string())?;
     let header = rest.get(..size).ok_or("no whole header")?;
