@@ -1,13 +1,15 @@
 //! `ichd split`: parts of labelled slices, by patient, as a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::{Common, progress, say, site};
+use crate::config::Config;
 use crate::disk::RealDisk;
 use crate::error::{Exit, Fatal};
 use crate::results::by_label;
+use crate::telemetry;
 use crate::trainer::groups;
 use crate::trainer::inventory::{Inventory, InventoryOptions};
 use crate::trainer::labels::{self, LabelTable};
@@ -49,6 +51,8 @@ pub struct Args {
 
 pub fn split(common: &Common, args: &Args) -> Result<(), Fatal> {
     let plan = plan(args)?;
+    let config = site::settings(common)?;
+    telemetry::start(&config.log, common.verbose);
     let read = labels::read(&args.labels).map_err(|error| Fatal::new(Exit::Usage, error.to_string()))?;
     for note in read.notes() {
         tracing::info!("{note}");
@@ -57,7 +61,7 @@ pub fn split(common: &Common, args: &Args) -> Result<(), Fatal> {
         tracing::warn!("{} images contradict themselves under `any`.", read.violations.len());
     }
     let table = read.table;
-    let split = match (&args.groups, &args.data) {
+    match (&args.groups, &args.data) {
         (Some(file), _) => {
             let groups = groups::read(file).map_err(|error| Fatal::new(Exit::Usage, error.to_string()))?;
             let members: Vec<Member<'_>> = members(&table, &groups);
@@ -68,12 +72,11 @@ pub fn split(common: &Common, args: &Args) -> Result<(), Fatal> {
             finish(common, args, plan, &table, &members)
         }
         (None, Some(folder)) => {
-            let inventory = inventory(common, folder, &table)?;
+            let inventory = inventory(config, folder, &table)?;
             finish(common, args, plan, &table, &inventory.members(&table))
         }
         (None, None) => Err(Fatal::new(Exit::Usage, "--groups or --data must be given")),
-    };
-    split.map(drop)
+    }
 }
 
 fn plan(args: &Args) -> Result<Plan, Fatal> {
@@ -109,8 +112,7 @@ fn members<'t>(table: &'t LabelTable, groups: &groups::GroupTable) -> Vec<Member
     (0..table.len()).filter_map(member).collect()
 }
 
-fn inventory(common: &Common, folder: &std::path::Path, table: &LabelTable) -> Result<Inventory, Fatal> {
-    let config = site::settings(common)?;
+fn inventory(config: Config, folder: &Path, table: &LabelTable) -> Result<Inventory, Fatal> {
     let options = InventoryOptions { rules: config.admission, file_bytes_max: config.inbox.file_bytes_max };
     let bar = progress::bar(0, "files");
     let inventory = Inventory::take(folder, table, &options, &|done, total| {
@@ -126,13 +128,7 @@ fn inventory(common: &Common, folder: &std::path::Path, table: &LabelTable) -> R
     Ok(inventory)
 }
 
-fn finish(
-    common: &Common,
-    args: &Args,
-    plan: Plan,
-    table: &LabelTable,
-    members: &[Member<'_>],
-) -> Result<Split, Fatal> {
+fn finish(common: &Common, args: &Args, plan: Plan, table: &LabelTable, members: &[Member<'_>]) -> Result<(), Fatal> {
     let split =
         Split::make(members, plan, table.digest()).map_err(|error| Fatal::new(Exit::Usage, error.to_string()))?;
     split.write(&RealDisk, &args.out).map_err(|error| Fatal::io(format!("{}: {error}", args.out.display())))?;
@@ -153,7 +149,7 @@ fn finish(
             "mode": split.plan.mode.word(), "seed": split.plan.seed, "labels_sha256": split.labels_sha256,
             "patients": patients, "leaking_patients": leaking, "parts": parts, "out": args.out,
         }));
-        return Ok(split);
+        return Ok(());
     }
     say(format!("{} slices of {patients} patients in {}; percent of slices:", split.slices.len(), args.out.display()));
     for (part, counts) in split.plan.parts.iter().zip(&counts) {
@@ -162,5 +158,5 @@ fn finish(
     if leaking > 0 {
         say(format!("  {leaking} patients have slices in more than one part"));
     }
-    Ok(split)
+    Ok(())
 }

@@ -56,8 +56,8 @@ fn a_split_by_patient_keeps_shares_and_prevalences_and_does_not_depend_on_the_or
     for label in 0..N_LABELS {
         let positives = counts[0].positives[label] + counts[1].positives[label];
         let off = counts[0].positives[label] as f64 - counts[0].slices as f64 * positives as f64 / all as f64;
-        // A patient with blood has ten slices of it on average.
-        assert!(off.abs() < 12.0, "{label}: {off} slices");
+        // All of a patient's labels lie on the same run here, which leaves less to choose from than real studies do.
+        assert!(off.abs() < 6.0 + 0.03 * counts[0].positives[label] as f64, "{label}: {off} slices");
     }
     members.reverse();
     assert_eq!(split, Split::make(&members, plan, "d".into()).unwrap());

@@ -4,7 +4,7 @@
 //! The rarest label goes first: each of its groups goes to the part that lacks most of that label, ties to the part that
 //! lacks most slices, then to chance. Groups without any label fill up. Two things are added to the paper. A group weighs
 //! as much as it has slices. And since a group that was placed for one label brings others along, groups then move or
-//! change places as long as that makes the parts more alike, which brings deviations far below those of the greedy start.
+//! change places as long as that makes the parts more alike, in slices and in groups. BENCHMARKS.md compares it.
 
 use ichd_plugin::label::N_LABELS;
 
@@ -38,6 +38,19 @@ pub enum StratifyError {
     /// Shares that are not positive or do not add up to 1.
     #[error("shares of {0:?} make no split; shares above 0 that add up to 1 would be right")]
     Shares(Vec<f64>),
+}
+
+/// What is balanced: the counts of a group, then the group itself and each label that it has at all. Without the latter,
+/// a part could have its share of positive slices from few patients with many.
+const N_AIMS: usize = 2 * N_COUNTS;
+
+impl Group {
+    fn aims(&self) -> [u32; N_AIMS] {
+        std::array::from_fn(|idx| match idx {
+            idx if idx < N_COUNTS => self.counts[idx],
+            idx => self.counts[idx - N_COUNTS].min(1),
+        })
+    }
 }
 
 /// Passes over all groups in which they may move or change places.
@@ -74,31 +87,31 @@ const NOWHERE: usize = usize::MAX;
 
 struct Parts<'g> {
     groups: &'g [Group],
+    aims: Vec<[u32; N_AIMS]>,
     seed: u64,
     /// Groups in their order of chance.
     order: Vec<usize>,
     part_of: Vec<usize>,
     /// Of each part: what it has more than it should.
-    excess: Vec<[f64; N_COUNTS]>,
+    excess: Vec<[f64; N_AIMS]>,
     /// Of each part: 1 / wanted^2, so that an excess counts by its share of what is wanted.
-    weights: Vec<[f64; N_COUNTS]>,
+    weights: Vec<[f64; N_AIMS]>,
     n_groups: Vec<usize>,
 }
 
 impl<'g> Parts<'g> {
     fn new(groups: &'g [Group], shares: &[f64], seed: u64) -> Self {
-        let mut totals = [0u64; N_COUNTS];
-        for group in groups {
-            for (total, count) in totals.iter_mut().zip(group.counts) {
-                *total += u64::from(count);
-            }
+        let aims: Vec<[u32; N_AIMS]> = groups.iter().map(Group::aims).collect();
+        let mut totals = [0u64; N_AIMS];
+        for (total, aim) in aims.iter().flat_map(|aims| aims.iter().enumerate()) {
+            totals[total] += u64::from(*aim);
         }
-        let wanted: Vec<[f64; N_COUNTS]> =
-            shares.iter().map(|share| totals.map(|total| share * total as f64)).collect();
+        let wanted: Vec<[f64; N_AIMS]> = shares.iter().map(|share| totals.map(|total| share * total as f64)).collect();
         let mut order: Vec<usize> = (0..groups.len()).collect();
         order.sort_by_cached_key(|idx| (rank(seed, Purpose::SplitOrder, 0, groups[*idx].tag), *idx));
         Parts {
             groups,
+            aims,
             seed,
             order,
             part_of: vec![NOWHERE; groups.len()],
@@ -110,7 +123,7 @@ impl<'g> Parts<'g> {
 
     fn put(&mut self, group: usize, part: usize) {
         let from = std::mem::replace(&mut self.part_of[group], part);
-        for (idx, count) in self.groups[group].counts.iter().enumerate() {
+        for (idx, count) in self.aims[group].iter().enumerate() {
             if from != NOWHERE {
                 self.excess[from][idx] -= f64::from(*count);
             }
@@ -161,17 +174,17 @@ impl<'g> Parts<'g> {
 
     /// Change of the sum of squared relative excesses if a group moved.
     fn change(&self, group: usize, to: usize) -> f64 {
-        self.change_by(self.part_of[group], to, self.groups[group].counts.map(f64::from))
+        self.change_by(self.part_of[group], to, self.aims[group].map(f64::from))
     }
 
     /// The same if two groups changed places.
     fn change_of_swap(&self, group: usize, other: usize) -> f64 {
-        let (own, theirs) = (&self.groups[group].counts, &self.groups[other].counts);
+        let (own, theirs) = (&self.aims[group], &self.aims[other]);
         let moved = std::array::from_fn(|idx| f64::from(own[idx]) - f64::from(theirs[idx]));
         self.change_by(self.part_of[group], self.part_of[other], moved)
     }
 
-    fn change_by(&self, from: usize, to: usize, moved: [f64; N_COUNTS]) -> f64 {
+    fn change_by(&self, from: usize, to: usize, moved: [f64; N_AIMS]) -> f64 {
         let mut change = 0.0;
         for (idx, count) in moved.into_iter().enumerate() {
             change += self.weights[from][idx] * count * (count - 2.0 * self.excess[from][idx]);

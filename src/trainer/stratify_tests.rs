@@ -79,7 +79,7 @@ fn the_same_seed_gives_the_same_parts_in_any_order_and_another_seed_others() {
     assert_eq!(first, FIRST_PARTS);
 }
 
-const FIRST_PARTS: &str = "000111010000001000000010000100100100100010000000010100001100";
+const FIRST_PARTS: &str = "010100100000000010100000010100000110000000010000000001001110";
 
 #[test]
 fn wishes_that_cannot_be_met_are_refused() {
