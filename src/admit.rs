@@ -15,7 +15,10 @@ use crate::disk::{Disk, Fingerprint};
 use crate::dispose::{Disposer, Outcome};
 use crate::error::Fatal;
 use crate::ledger::{FileState, Ledger};
+use crate::limits::{ADMITTED_QUEUE, URGENT_IN_A_ROW};
 use crate::parcel::{Admitted, Sighting};
+use crate::route::Rules;
+use crate::slice::folder_below;
 use crate::stage::Stop;
 use crate::tally::Tally;
 
@@ -142,6 +145,23 @@ impl Settler {
     }
 }
 
+/// The next `most` files in the order in which they are let in: urgent ones first, but after [`URGENT_IN_A_ROW`] of
+/// them one other that waits.
+fn turns(due: Vec<PathBuf>, most: usize, is_urgent: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let (urgent, others): (Vec<PathBuf>, Vec<PathBuf>) = due.into_iter().partition(|path| is_urgent(path));
+    let (mut urgent, mut others) = (urgent.into_iter(), others.into_iter());
+    let mut turns = Vec::new();
+    loop {
+        let before = turns.len();
+        turns.extend(urgent.by_ref().take(URGENT_IN_A_ROW));
+        turns.extend(if urgent.len() > 0 { others.by_ref().take(1) } else { others.by_ref().take(most) });
+        if turns.len() == before || turns.len() >= most {
+            turns.truncate(most);
+            return turns;
+        }
+    }
+}
+
 /// What the admitting thread needs.
 pub struct Admission {
     /// When files are complete.
@@ -154,6 +174,10 @@ pub struct Admission {
     pub ledger: Arc<Ledger>,
     /// Counts.
     pub tally: Arc<Tally>,
+    /// Which folders are urgent.
+    pub rules: Arc<Rules>,
+    /// The inbox.
+    pub inbox: PathBuf,
     /// For files whose outcome is on record but which were not moved yet.
     pub disposer: Disposer,
 }
@@ -169,12 +193,13 @@ impl Admission {
         admitted: &Sender<Admitted>,
         stop: &Stop,
     ) -> Result<(), Fatal> {
-        let mut ticket = 0;
+        let (mut ticket, mut is_behind) = (0, false);
         loop {
             let now = self.clock.now();
             let wait = self.settler.deadline().map(|at| at.saturating_sub(now)).unwrap_or(Duration::from_secs(1));
             // Never a busy loop: files that wait for a scan are overdue all the time.
             let wait = wait.clamp(Duration::from_millis(20), Duration::from_secs(1));
+            let wait = if is_behind { Duration::ZERO } else { wait };
             select! {
                 recv(sightings) -> sighting => match sighting {
                     Ok(sighting) => self.note(&sighting),
@@ -186,7 +211,14 @@ impl Admission {
             while let Ok(sighting) = sightings.try_recv() {
                 self.note(&sighting);
             }
-            for path in self.settler.due(self.clock.now()) {
+            // A few at a time, so that an urgent file does not wait for all that was there before it.
+            let due = self.settler.due(self.clock.now());
+            is_behind = due.len() > ADMITTED_QUEUE;
+            let is_urgent = |path: &Path| {
+                folder_below(std::slice::from_ref(&self.inbox), path)
+                    .is_some_and(|folder| self.rules.is_urgent_folder(&folder))
+            };
+            for path in turns(due, ADMITTED_QUEUE, is_urgent) {
                 if !self.admit(path, &mut ticket, admitted)? || stop.is_wished() {
                     return Ok(());
                 }
@@ -307,6 +339,18 @@ mod tests {
             settler.scan_end();
             assert_eq!(settler.due(secs(20.0)), [path]);
         }
+    }
+
+    #[test]
+    fn urgent_files_are_let_in_first_but_not_for_ever() {
+        let due = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let take = |names: &[&str], most: usize| turns(due(names), most, |path| path.starts_with("er"));
+        let mixed = ["1", "er/1", "2", "er/2", "er/3", "er/4", "3", "er/5"];
+        let order = ["er/1", "er/2", "er/3", "1", "er/4", "er/5", "2", "3"];
+        assert_eq!(take(&mixed, 9), due(&order));
+        assert_eq!(take(&mixed, 5), due(&order[..5]));
+        assert_eq!(take(&["2", "1"], 9), due(&["2", "1"]));
+        assert_eq!(take(&[], 9), Vec::<PathBuf>::new());
     }
 
     #[test]

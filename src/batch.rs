@@ -1,138 +1,143 @@
-//! batch: slices become batches, full or overdue. Knows no device.
+//! batch: slices become batches of one route each, chosen when the device can take one. Knows no device; which batch
+//! goes is decided in `schedule`.
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError};
 
-use crate::clock::{Clock, Tick};
-use crate::config::BatchSetting;
+use crate::clock::Clock;
 use crate::error::Fatal;
 use crate::parcel::{Batch, Work};
+use crate::schedule::Scheduler;
 
-/// Collects items until there are enough of them or the first has waited long enough. A pure state machine.
-#[derive(Debug)]
-pub struct Batcher<T> {
-    items: Vec<T>,
-    since: Tick,
-    most: usize,
-    wait: Duration,
-}
-
-impl<T> Batcher<T> {
-    /// Batches of at most `slices_max`, kept for at most `wait_ms_max`.
-    pub fn new(setting: &BatchSetting) -> Self {
-        let wait = Duration::from_millis(setting.wait_ms_max);
-        Batcher { items: Vec::new(), since: Tick::ZERO, most: setting.slices_max.max(1), wait }
-    }
-
-    /// Adds an item; answers with a batch if it is full now.
-    pub fn push(&mut self, now: Tick, item: T) -> Option<Vec<T>> {
-        if self.items.is_empty() {
-            self.since = now;
-        }
-        self.items.push(item);
-        (self.items.len() >= self.most).then(|| std::mem::take(&mut self.items))
-    }
-
-    /// The time at which what is held must leave.
-    pub fn deadline(&self) -> Option<Tick> {
-        (!self.items.is_empty()).then(|| self.since + self.wait)
-    }
-
-    /// What is held, if it is overdue.
-    pub fn overdue(&mut self, now: Tick) -> Option<Vec<T>> {
-        self.deadline().filter(|deadline| *deadline <= now).map(|_| std::mem::take(&mut self.items))
-    }
-
-    /// What is held, if anything.
-    pub fn rest(&mut self) -> Option<Vec<T>> {
-        (!self.items.is_empty()).then(|| std::mem::take(&mut self.items))
-    }
-}
+/// Longest sleep without news: no event is missed by it, a clock that was set may be.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// The thread.
 ///
 /// # Errors
 /// None.
 pub fn run(
-    setting: &BatchSetting,
+    mut held: Scheduler<Work>,
     clock: &dyn Clock,
     works: &Receiver<Work>,
     batches: &Sender<Batch>,
 ) -> Result<(), Fatal> {
-    let mut batcher = Batcher::new(setting);
-    loop {
-        let received = match batcher.deadline() {
-            None => works.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => works.recv_timeout(deadline.saturating_sub(clock.now())),
+    let mut is_open = true;
+    while is_open || !held.is_empty() {
+        // A batch is chosen no sooner than it can be handed over, so that an urgent slice that comes meanwhile is in time.
+        let wait = held.deadline().map(|deadline| deadline.saturating_sub(clock.now()));
+        let is_due = wait.is_some_and(|wait| wait.is_zero());
+        let mut select = Select::new();
+        let receiving = (is_open && held.has_room()).then(|| select.recv(works));
+        if is_due {
+            select.send(batches);
+        }
+        // While a batch is due, only its hand-over or another slice matters.
+        let news = match wait.filter(|_| !is_due) {
+            Some(wait) => select.ready_timeout(wait),
+            None => select.ready_timeout(IDLE),
         };
-        let full = match received {
-            Ok(work) => batcher.push(clock.now(), work),
-            Err(RecvTimeoutError::Timeout) => batcher.overdue(clock.now()),
-            Err(RecvTimeoutError::Disconnected) => {
-                if let Some(works) = batcher.rest() {
-                    // A closed channel means that the device's stage has failed; it reports that itself.
-                    let _ = batches.send(Batch { works });
+        match news {
+            Err(_) => {}
+            Ok(ready) if Some(ready) == receiving => match works.try_recv() {
+                Ok(work) => held.push(clock.now(), work.route, work),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    is_open = false;
+                    held.end();
                 }
-                return Ok(());
+            },
+            Ok(_) => {
+                let Some((route, works)) = held.next(clock.now()) else { continue };
+                match batches.try_send(Batch { route, works }) {
+                    Ok(()) => {}
+                    // Nobody else sends, so there is room; were there none, the batch would still not be lost.
+                    Err(TrySendError::Full(batch)) => {
+                        if batches.send(batch).is_err() {
+                            return Ok(());
+                        }
+                    }
+                    // The device's stage has failed; it reports that itself.
+                    Err(TrySendError::Disconnected(_)) => return Ok(()),
+                }
             }
-        };
-        if let Some(works) = full
-            && batches.send(Batch { works }).is_err()
-        {
-            return Ok(());
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::thread;
+
+    use crossbeam_channel::bounded;
 
     use super::*;
+    use crate::clock::{SystemClock, Tick};
+    use crate::config::BatchSetting;
+    use crate::disk::Fingerprint;
+    use crate::ledger::WorkKey;
+    use crate::limits::{BATCH_QUEUE, DEVICE_QUEUE, HELD_BATCHES};
+    use crate::parcel::Origin;
+    use crate::slice::{Facts, Geometry, Pixels, Rescale, Slice, SliceIds};
 
-    fn batcher(slices_max: usize) -> Batcher<u32> {
-        Batcher::new(&BatchSetting { slices_max, wait_ms_max: 20 })
+    fn work(route: usize, ticket: u64) -> Work {
+        let origin = Origin {
+            ticket,
+            path: PathBuf::new(),
+            fingerprint: Fingerprint::default(),
+            sha256: None,
+            n_slices: 1,
+            admitted_at: Tick::ZERO,
+            read_time: Tick::ZERO,
+            decode_time: Tick::ZERO,
+        };
+        let slice = Slice {
+            ids: SliceIds::default(),
+            pixels: Pixels::I16(Vec::new()),
+            rows: 0,
+            columns: 0,
+            bits_stored: 16,
+            rescale: Rescale { slope: 1.0, intercept: 0.0 },
+            inverted: false,
+            padding: None,
+            geometry: Geometry::default(),
+            facts: Facts::default(),
+            transfer_syntax: String::new(),
+            warnings: Vec::new(),
+        };
+        let key = WorkKey { picture: String::new(), scorer: String::new() };
+        Work { origin: Arc::new(origin), slice, key, route, decoded_at: Tick::ZERO }
     }
 
     #[test]
-    fn full_batches_leave_at_once_and_others_after_the_wait() {
-        let at = Duration::from_millis;
-        let mut batcher = batcher(2);
-        assert_eq!(batcher.deadline(), None);
-        assert_eq!(batcher.push(at(0), 1), None);
-        assert_eq!(batcher.push(at(5), 2), Some(vec![1, 2]));
-        assert_eq!(batcher.push(at(7), 3), None);
-        assert_eq!(batcher.deadline(), Some(at(27)));
-        assert_eq!(batcher.overdue(at(26)), None);
-        assert_eq!(batcher.overdue(at(27)), Some(vec![3]));
-        assert_eq!(batcher.rest(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_lost_reordered_or_late(gaps in prop::collection::vec(0u64..30, 0..60), most in 1usize..9) {
-            let mut batcher = batcher(most);
-            let (mut now, mut out) = (Duration::ZERO, Vec::new());
-            let mut entered = Vec::new();
-            for (item, gap) in (0u32..).zip(&gaps) {
-                now += Duration::from_millis(*gap);
-                while let Some(deadline) = batcher.deadline().filter(|deadline| *deadline <= now) {
-                    let batch = batcher.overdue(deadline).expect("overdue");
-                    out.push((deadline, batch));
-                }
-                entered.push(now);
-                if let Some(batch) = batcher.push(now, item) {
-                    out.push((now, batch));
-                }
-            }
-            out.extend(batcher.rest().map(|batch| (now, batch)));
-            let items: Vec<u32> = out.iter().flat_map(|(_, batch)| batch.clone()).collect();
-            prop_assert_eq!(items, (0..gaps.len() as u32).collect::<Vec<_>>());
-            for (left, batch) in &out {
-                prop_assert!(!batch.is_empty() && batch.len() <= most);
-                prop_assert!(*left - entered[batch[0] as usize] <= Duration::from_millis(20));
-            }
+    fn an_urgent_slice_waits_for_one_batch_behind_the_running_one() {
+        let setting = BatchSetting { slices_max: 1, wait_ms_max: 0 };
+        let held = Scheduler::new(&setting, &[false, true]);
+        let (to_batch, for_batch) = bounded(BATCH_QUEUE);
+        let (to_device, for_device) = bounded(DEVICE_QUEUE);
+        let stage = thread::spawn(move || run(held, &SystemClock::new(), &for_batch, &to_device));
+        // The device is busy: one batch is prefetched, all but one place in the queues are taken, then the urgent one comes.
+        to_batch.send(work(0, 0)).unwrap();
+        while for_device.is_empty() {
+            thread::yield_now();
         }
+        for ticket in 1..HELD_BATCHES as u64 {
+            to_batch.send(work(0, ticket)).unwrap();
+        }
+        to_batch.send(work(1, 99)).unwrap();
+        while !to_batch.is_empty() {
+            thread::yield_now();
+        }
+        let mut tickets: Vec<(usize, u64)> = Vec::new();
+        drop(to_batch);
+        for batch in for_device {
+            tickets.extend(batch.works.iter().map(|work| (batch.route, work.origin.ticket)));
+        }
+        assert_eq!(tickets, [(0, 0), (1, 99), (0, 1), (0, 2), (0, 3)]);
+        stage.join().unwrap().unwrap();
     }
 }

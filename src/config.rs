@@ -1,6 +1,8 @@
 //! `daemon.yaml`: what was written, checked as a whole, with every problem named at its line.
 //! Knows no folder's content; `ichd check` looks at those.
 
+mod routes;
+
 use std::path::{Path, PathBuf};
 
 use ichd_kernels::{Ramp, Window};
@@ -9,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::dicom::AdmissionRules;
 use crate::limits::WINDOWS_MAX;
 use crate::yaml::{self, Step, Value};
+
+pub use routes::{DEFAULT_ROUTE, MatchSetting, MemberSetting, RouteSetting, Texts};
 
 /// All settings. Field for field the keys of `daemon.yaml`, whose comments say what they mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +26,7 @@ pub struct Config {
     pub model: ModelChoice,
     pub windows: Vec<WindowSetting>,
     pub ramp: RampSetting,
+    pub routes: Vec<RouteSetting>,
     pub batch: BatchSetting,
     pub decode: DecodeSetting,
     pub device: String,
@@ -162,6 +167,7 @@ impl Default for Config {
                 WindowSetting { level: 40.0, width: 380.0 },
             ],
             ramp: RampSetting::LinearExact,
+            routes: Vec::new(),
             batch: BatchSetting::default(),
             decode: DecodeSetting::default(),
             device: "auto".into(),
@@ -271,7 +277,7 @@ impl Config {
     pub fn from_text(text: &str) -> Result<Config, Vec<Problem>> {
         let value = yaml::parse(text).map_err(|sentence| vec![syntax_problem(sentence)])?;
         let value = if value.is_null() { Value::Mapping(Default::default()) } else { value };
-        let known = yaml::to_value(&Config::default()).map_err(|sentence| vec![syntax_problem(sentence)])?;
+        let known = known_keys().map_err(|sentence| vec![syntax_problem(sentence)])?;
         let mut problems = Vec::new();
         yaml::compare(&value, &known, &mut Vec::new(), &mut |path, sentence| {
             problems.push(Problem { line: Some(yaml::line_of(text, path)), key: yaml::path_text(path), sentence });
@@ -285,8 +291,7 @@ impl Config {
             yaml::from_text(text).map_err(|sentence| vec![syntax_problem(sentence)])?
         };
         config.check(&mut |key, sentence| {
-            let path = steps(key);
-            problems.push(Problem { line: Some(yaml::line_of(text, &path)), key: key.to_owned(), sentence });
+            problems.push(Problem { line: Some(line_of_key(text, key)), key: key.to_owned(), sentence });
         });
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
@@ -319,12 +324,10 @@ impl Config {
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
             report("log.filter", format!("{error}; a level such as `info` would be right"));
         }
-        if self.model.name.is_empty() || self.model.name.split('/').any(|part| crate::names::component(part) != part) {
-            report(
-                "model.name",
-                "must be a name, or name/version, of letters, digits, dots, dashes and underscores".into(),
-            );
+        if !routes::is_model_name(&self.model.name) {
+            report("model.name", routes::MODEL_NAME_RULE.into());
         }
+        routes::check(&self.routes, report);
     }
 
     fn check_numbers(&self, report: &mut dyn FnMut(&str, String)) {
@@ -428,6 +431,20 @@ impl From<RampSetting> for Ramp {
     }
 }
 
+/// The line, from 1, of a key such as `routes[0].models[1].name` in the text of a configuration.
+pub fn line_of_key(text: &str, key: &str) -> usize {
+    yaml::line_of(text, &steps(key))
+}
+
+/// All keys with values of the right kind: the defaults, and one item of the lists that are empty by default.
+fn known_keys() -> Result<Value, String> {
+    let mut known = yaml::to_value(&Config::default())?;
+    if let Some(routes) = known.get_mut("routes") {
+        *routes = Value::Sequence(vec![yaml::parse(routes::KNOWN_ITEM)?]);
+    }
+    Ok(known)
+}
+
 /// A path without `.` and with `..` taken back, as far as the text tells.
 fn plain(path: &Path) -> PathBuf {
     use std::path::Component;
@@ -520,7 +537,7 @@ mod tests {
                 "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
                 "3|inbox.scan_secs|is text; a number such as `10` would be right",
                 "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
-                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, batch, decode, device, log",
+                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, routes, batch, decode, device, log",
             ]
         );
     }

@@ -3,7 +3,7 @@
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::identity::{picture_digest, sha256};
 use crate::ledger::{Ledger, SliceRecord, WorkKey};
 use crate::parcel::{Admitted, Arrival, Origin, Work};
 use crate::reject::{RejectCode, Rejection};
-use crate::slice::Slice;
+use crate::roster::Routing;
+use crate::slice::{Facts, Slice, folder_below};
 
 /// Times that a file is tried to be read before it is refused as unreadable.
 const READ_ATTEMPTS: u32 = 3;
@@ -38,8 +39,10 @@ pub struct Decoder {
     pub file_bytes_max: u64,
     /// Times that decoding a file may be begun.
     pub attempts_max: u32,
-    /// Digest of model and preprocessing.
-    pub scorer: String,
+    /// Which slice goes to which models.
+    pub routing: Routing,
+    /// Folders below which a file's own folder is a fact that routes ask about.
+    pub roots: Arc<[PathBuf]>,
     /// Where results lie: a known picture counts only while its result exists.
     pub results: PathBuf,
 }
@@ -86,7 +89,7 @@ impl Decoder {
         let read_time = self.clock.now().saturating_sub(begun);
         let digest = sha256(&bytes);
         let origin = Origin { read_time, sha256: Some(digest.clone()), ..self.origin(&file) };
-        if let Some(records) = self.known_file(&digest)? {
+        if let Some(records) = self.known_file(&file.path, &digest, &bytes)? {
             let origin = Arc::new(Origin { n_slices: records.len(), ..origin });
             return Ok(vec![Step::Record(Arrival::KnownFile { origin, records })]);
         }
@@ -112,10 +115,13 @@ impl Decoder {
     }
 
     /// Known pictures need no network.
-    fn identify(&self, origin: &Arc<Origin>, slice: Slice) -> Result<Step, Fatal> {
-        let key = WorkKey { picture: picture_digest(&slice), scorer: self.scorer.clone() };
+    fn identify(&self, origin: &Arc<Origin>, mut slice: Slice) -> Result<Step, Fatal> {
+        slice.facts.folder = folder_below(&self.roots, &origin.path);
+        let route = self.routing.rules.choose(&slice.facts);
+        tracing::debug!(file = %origin.path.display(), route = self.routing.routes[route].name, facts = ?slice.facts, "A slice has its route.");
+        let key = WorkKey { picture: picture_digest(&slice), scorer: self.scorer(route).to_owned() };
         let known = self.ledger.slice_of_picture(&key)?;
-        let work = Work { origin: Arc::clone(origin), slice, key, decoded_at: self.clock.now() };
+        let work = Work { origin: Arc::clone(origin), slice, key, route, decoded_at: self.clock.now() };
         Ok(match known {
             Some(record) if self.results.join(&record.result).exists() => {
                 Step::Record(Arrival::Known { work: Box::new(work), record: Box::new(record) })
@@ -124,14 +130,33 @@ impl Decoder {
         })
     }
 
-    /// The slices of a file that was finished before, byte for byte, and whose results still exist.
-    fn known_file(&self, digest: &str) -> Result<Option<Vec<SliceRecord>>, Fatal> {
+    fn scorer(&self, route: usize) -> &str {
+        self.routing.routes[route].ensemble.scorer()
+    }
+
+    /// The slices of a file that was finished before, byte for byte, by the models that its slices would go to now, and
+    /// whose results still exist.
+    fn known_file(&self, path: &Path, digest: &str, bytes: &[u8]) -> Result<Option<Vec<SliceRecord>>, Fatal> {
         if !self.ledger.is_file_finished(digest)? {
             return Ok(None);
         }
-        let records = self.ledger.slices_of_file(digest, &self.scorer)?;
-        let complete = !records.is_empty() && records.iter().all(|record| self.results.join(&record.result).exists());
-        Ok(complete.then_some(records))
+        let records = self.ledger.slices_of_file(digest)?;
+        if records.is_empty() {
+            return Ok(None);
+        }
+        // A header that cannot be read finds its reason where the file is decoded.
+        let read = catch_unwind(AssertUnwindSafe(|| dicom::read_facts(bytes, &self.rules)));
+        let Ok(Ok(frames)) = read else { return Ok(None) };
+        let folder = folder_below(&self.roots, path);
+        let scorers: Vec<&str> = frames
+            .into_iter()
+            .map(|facts| self.scorer(self.routing.rules.choose(&Facts { folder: folder.clone(), ..facts })))
+            .collect();
+        let is_current = |record: &SliceRecord| {
+            let frame = usize::try_from(record.frame.saturating_sub(1)).unwrap_or(usize::MAX);
+            scorers.get(frame) == Some(&record.key.scorer.as_str()) && self.results.join(&record.result).exists()
+        };
+        Ok((records.len() == scorers.len() && records.iter().all(is_current)).then_some(records))
     }
 
     fn read(&self, file: &Admitted) -> std::io::Result<(Fingerprint, Vec<u8>)> {

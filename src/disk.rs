@@ -65,12 +65,7 @@ impl Disk for RealDisk {
     }
 
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<(Fingerprint, Vec<u8>)> {
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        let meta = file.metadata()?;
-        if !meta.file_type().is_file() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
-        }
+        let (file, meta) = open_regular(path)?;
         if meta.size() > bytes_max {
             return Err(io::Error::new(ErrorKind::FileTooLarge, format!("{} bytes", meta.size())));
         }
@@ -139,6 +134,47 @@ impl Disk for RealDisk {
         file.set_len(len - tail_len + end as u64 + 1)?;
         let start = tail[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         Ok(Some(String::from_utf8_lossy(&tail[start..end]).into_owned()))
+    }
+}
+
+/// Opens a regular file for reading, never following a link and never blocking on a pipe.
+fn open_regular(path: &Path) -> io::Result<(File, fs::Metadata)> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.file_type().is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok((file, meta))
+}
+
+/// A regular file that is read from its beginning, piece by piece, as far as it turns out to be needed.
+#[derive(Debug)]
+pub struct Beginning {
+    file: File,
+    /// Size of the whole file.
+    pub file_bytes: u64,
+    /// What was read so far.
+    pub bytes: Vec<u8>,
+}
+
+impl Beginning {
+    /// Opens a file and reads nothing yet. Links are not followed, pipes do not block.
+    ///
+    /// # Errors
+    /// It cannot be opened or is no regular file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let (file, meta) = open_regular(path)?;
+        Ok(Beginning { file, file_bytes: meta.size(), bytes: Vec::new() })
+    }
+
+    /// Reads on until `n_bytes` are there, or all of the file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn extend_to(&mut self, n_bytes: u64) -> io::Result<()> {
+        let missing = n_bytes.min(self.file_bytes).saturating_sub(self.bytes.len() as u64);
+        (&mut self.file).take(missing).read_to_end(&mut self.bytes).map(drop)
     }
 }
 

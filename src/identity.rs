@@ -55,7 +55,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slice::{Geometry, Rescale, SliceIds};
+    use crate::slice::{Facts, Geometry, Rescale, SliceIds};
 
     fn slice() -> Slice {
         Slice {
@@ -68,6 +68,7 @@ mod tests {
             inverted: false,
             padding: None,
             geometry: Geometry::default(),
+            facts: Facts::default(),
             transfer_syntax: "1.2.840.10008.1.2.1".into(),
             warnings: Vec::new(),
         }

@@ -12,9 +12,11 @@ use ichd_plugin::spec::{Precision, Variant};
 
 use crate::clock::{Clock, Tick};
 use crate::device::Chosen;
+use crate::ensemble::Logits;
 use crate::error::{Exit, Fatal};
 use crate::model::Model;
 use crate::parcel::{Arrival, Batch, Scored};
+use crate::roster::Route;
 use crate::slice::{Pixels, Slice};
 use crate::tally::Tally;
 
@@ -122,24 +124,36 @@ pub fn view(slice: &Slice) -> SliceView<'_> {
     }
 }
 
+/// All models on the device, each once, and which of them serve which route.
+pub struct Fleet {
+    /// In the order of [`Roster::models`](crate::roster::Roster::models).
+    pub engines: Vec<Engine>,
+    /// The routes.
+    pub routes: Arc<[Route]>,
+}
+
 /// The thread.
 ///
 /// # Errors
 /// The device failed: the process must be started again.
 pub fn run(
-    mut engine: Engine,
+    fleet: Fleet,
     clock: &Arc<dyn Clock>,
     tally: &Tally,
     batches: &Receiver<Batch>,
     record: &Sender<Arrival>,
 ) -> Result<(), Fatal> {
-    for Batch { mut works } in batches {
+    let Fleet { mut engines, routes } = fleet;
+    for Batch { route, mut works } in batches {
         let begun_at = clock.now();
+        let Route { ensemble, models, .. } = &routes[route];
         let slices: Vec<&Slice> = works.iter().map(|work| &work.slice).collect();
+        let score = || -> Result<Vec<EngineOutput>, EngineError> {
+            models.iter().map(|model| engines[*model].score(&slices, clock.as_ref())).collect()
+        };
         // A faulted device makes the tensor library panic; the process cannot go on with it, but it can say so.
-        let scored = catch_unwind(AssertUnwindSafe(|| engine.score(&slices, clock.as_ref())));
-        let output = match scored {
-            Ok(Ok(output)) => output,
+        let outputs = match catch_unwind(AssertUnwindSafe(score)) {
+            Ok(Ok(outputs)) => outputs,
             Ok(Err(error @ EngineError::Device(_))) => return Err(Fatal::new(Exit::Device, error.to_string())),
             Ok(Err(error)) => return Err(Fatal::new(Exit::Bug, error.to_string())),
             Err(_) => return Err(Fatal::new(Exit::Device, "the device failed in the middle of a batch")),
@@ -148,8 +162,11 @@ pub fn run(
         for work in &mut works {
             work.slice.pixels = Pixels::I16(Vec::new());
         }
-        let EngineOutput { logits, window_time, infer_time } = output;
-        let scored = Scored { works, logits, begun_at, window_time, infer_time };
+        let of_slice = |slice: usize| -> Vec<Logits> { outputs.iter().map(|output| output.logits[slice]).collect() };
+        let answers = (0..works.len()).map(|slice| ensemble.combine(of_slice(slice))).collect();
+        let window_time = outputs.iter().map(|output| output.window_time).sum();
+        let infer_time = outputs.iter().map(|output| output.infer_time).sum();
+        let scored = Scored { route, works, answers, begun_at, window_time, infer_time };
         if record.send(Arrival::Scored(scored)).is_err() {
             return Ok(());
         }

@@ -106,7 +106,7 @@ impl FileState {
 pub struct WorkKey {
     /// Digest of stored values, size and rescale.
     pub picture: String,
-    /// Digest of model and preprocessing.
+    /// Digest of the model or models of the route, with weights and preprocessing.
     pub scorer: String,
 }
 
@@ -123,7 +123,7 @@ pub struct SliceRecord {
     pub frame: u32,
     /// What was scored by whom.
     pub key: WorkKey,
-    /// Logits in label order.
+    /// Logits in label order: those that count, then, where several models score, those of each.
     pub logits: Vec<f32>,
     /// SHA-256 of the file it came from.
     pub file_sha256: String,
@@ -217,9 +217,9 @@ impl Ledger {
         Ok(query.query_row([sha256], |row| row.get(0))?)
     }
 
-    /// All slices that came from a file with this digest and were scored by `scorer`.
-    pub fn slices_of_file(&self, sha256: &str, scorer: &str) -> Result<Vec<SliceRecord>, LedgerError> {
-        self.slices("file_sha256 = ?1 AND scorer = ?2", &[&sha256, &scorer])
+    /// All slices that came from a file with this digest, whoever scored them.
+    pub fn slices_of_file(&self, sha256: &str) -> Result<Vec<SliceRecord>, LedgerError> {
+        self.slices("file_sha256 = ?1", &[&sha256])
     }
 
     /// All slices of a study.
@@ -473,8 +473,8 @@ mod tests {
         let ledger = Ledger::open(&path).unwrap();
         assert_eq!(ledger.slice_of_picture(&a.key).unwrap(), Some(a.clone()));
         assert_eq!(ledger.slices_of_study("s").unwrap().len(), 2);
-        assert_eq!(ledger.slices_of_file("f", "m").unwrap().len(), 2);
-        assert_eq!(ledger.slices_of_file("f", "other").unwrap(), []);
+        assert_eq!(ledger.slices_of_file("f").unwrap().len(), 2);
+        assert_eq!(ledger.slices_of_file("other").unwrap(), []);
         assert_eq!(ledger.slices_after(1).unwrap(), [(2, b)]);
         assert_eq!(ledger.dirty_studies().unwrap(), ["s"]);
         ledger.study_written("s", 1).unwrap();

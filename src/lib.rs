@@ -1,10 +1,11 @@
 //! ichd: watches a folder for head-CT DICOM files and writes the probability of hemorrhage for every slice.
 //!
 //! In reading order: the words ([`slice`], [`reject`], [`parcel`]); the stages in the order of the flow ([`watch`],
-//! [`admit`], [`decode`], [`batch`], [`infer`], [`record`]) and what wires them ([`pipeline`], [`stage`]); what they share
-//! ([`config`], [`clock`], [`disk`], [`ledger`], [`tally`], [`dispose`], [`identity`], [`names`], [`limits`], [`error`],
-//! [`telemetry`]); DICOM ([`dicom`]); models and devices ([`model`], [`registry`], [`device`]); what comes out
-//! ([`results`], [`study`], [`picture`]); synthetic heads ([`phantom`]); the commands ([`cli`]).
+//! [`admit`], [`decode`], [`batch`] with [`schedule`], [`infer`], [`record`]) and what wires them ([`pipeline`],
+//! [`stage`]); what they share ([`config`], [`route`], [`clock`], [`disk`], [`ledger`], [`tally`], [`dispose`],
+//! [`identity`], [`names`], [`limits`], [`error`], [`telemetry`]); DICOM ([`dicom`]); models and devices ([`model`],
+//! [`ensemble`], [`roster`], [`registry`], [`device`]); what comes out ([`results`], [`study`], [`picture`]); synthetic
+//! heads ([`phantom`]); training ([`trainer`]); measuring ([`measure`]); the commands ([`cli`]).
 
 pub mod admit;
 pub mod batch;
@@ -16,6 +17,7 @@ pub mod device;
 pub mod dicom;
 pub mod disk;
 pub mod dispose;
+pub mod ensemble;
 pub mod error;
 pub mod identity;
 pub mod infer;
@@ -31,10 +33,14 @@ pub mod record;
 pub mod registry;
 pub mod reject;
 pub mod results;
+pub mod roster;
+pub mod route;
+pub mod schedule;
 pub mod slice;
 pub mod stage;
 pub mod study;
 pub mod tally;
 pub mod telemetry;
+pub mod trainer;
 pub mod watch;
 pub mod yaml;

@@ -3,7 +3,10 @@
 /// Sightings and admissions that may wait between the watcher and the decoders. A path is small; more would only hide back-pressure.
 pub const ADMITTED_QUEUE: usize = 64;
 
-/// Batches that may wait for the device: one is prefetched while another computes.
+/// Decoded slices on their way to the queues of the routes. More would wait where nobody can tell urgent ones.
+pub const BATCH_QUEUE: usize = 1;
+
+/// Batches that may wait for the device: one is prefetched while another computes. An urgent slice cannot overtake it.
 pub const DEVICE_QUEUE: usize = 1;
 
 /// Messages that may wait to be recorded. A scored batch is one message, a rejection too.
@@ -23,5 +26,18 @@ pub const WRITE_PAUSE_MS: u64 = 100;
 
 /// Most windows, and so input channels.
 pub const WINDOWS_MAX: usize = 16;
+
+/// Most routes. Each slice is held against all of them.
+pub const ROUTES_MAX: usize = 64;
+
+/// Most models of one route.
+pub const ROUTE_MODELS_MAX: usize = 16;
+
+/// Full batches' worth of slices that may wait for the device, all routes together. Slices are half a megabyte each;
+/// fewer would keep an urgent slice outside while others wait inside.
+pub const HELD_BATCHES: usize = 4;
+
+/// Batches of urgent routes that may go one after the other while another route waits.
+pub const URGENT_IN_A_ROW: usize = 3;
 
 const _: () = assert!(DEVICE_QUEUE >= 1 && RECORD_QUEUE >= 1 && ADMITTED_QUEUE >= 1);

@@ -223,7 +223,15 @@ impl ModelCard {
 /// # Errors
 /// It does not exist, does not fit its backbone, or was changed.
 pub fn load(config: &Config) -> Result<Model, ModelError> {
-    if config.model.name == UNTRAINED { untrained(config) } else { load_folder(&config.model.path, &config.model.name) }
+    load_by_name(config, &config.model.name)
+}
+
+/// Loads the model of that name, which may be [`UNTRAINED`].
+///
+/// # Errors
+/// As [`load`].
+pub fn load_by_name(config: &Config, name: &str) -> Result<Model, ModelError> {
+    if name == UNTRAINED { untrained(config) } else { load_folder(&config.model.path, name) }
 }
 
 fn untrained(config: &Config) -> Result<Model, ModelError> {

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ichd_plugin::label::N_LABELS;
-
 use crate::clock::Tick;
 use crate::disk::Fingerprint;
+use crate::ensemble::Answer;
 use crate::ledger::{SliceRecord, WorkKey};
 use crate::reject::Rejection;
 use crate::slice::Slice;
@@ -67,6 +66,8 @@ pub struct Work {
     pub slice: Slice,
     /// What is to be scored by whom.
     pub key: WorkKey,
+    /// Index of the route it takes.
+    pub route: usize,
     /// When it was decoded.
     pub decoded_at: Tick,
 }
@@ -74,6 +75,8 @@ pub struct Work {
 /// batch -> infer.
 #[derive(Clone, Debug)]
 pub struct Batch {
+    /// Index of the route that all of them take.
+    pub route: usize,
     /// One to `batch.slices_max` slices.
     pub works: Vec<Work>,
 }
@@ -81,15 +84,17 @@ pub struct Batch {
 /// infer -> record.
 #[derive(Clone, Debug)]
 pub struct Scored {
+    /// Index of the route that all of them took.
+    pub route: usize,
     /// The slices, without pixels, in the order of the batch.
     pub works: Vec<Work>,
-    /// Logits of each in label order.
-    pub logits: Vec<[f32; N_LABELS]>,
+    /// What the network or networks said about each.
+    pub answers: Vec<Answer>,
     /// When the device began with the batch.
     pub begun_at: Tick,
     /// Time for windowing and resizing the whole batch.
     pub window_time: Tick,
-    /// Time of the network for the whole batch.
+    /// Time of the network or networks for the whole batch.
     pub infer_time: Tick,
 }
 

@@ -21,12 +21,14 @@ use crate::device::Chosen;
 use crate::disk::Disk;
 use crate::dispose::Disposer;
 use crate::error::{Exit, Fatal};
-use crate::infer::{self, Engine};
+use crate::infer::{self, Engine, Fleet};
 use crate::ledger::Ledger;
-use crate::limits::{ADMITTED_QUEUE, DEVICE_QUEUE, RECORD_QUEUE};
+use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, RECORD_QUEUE};
 use crate::model::Model;
 use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
 use crate::record::Recorder;
+use crate::roster::Roster;
+use crate::schedule::Scheduler;
 use crate::stage::{self, Stage, Stop};
 use crate::tally::{Count, Tally};
 use crate::{batch, watch};
@@ -36,7 +38,12 @@ pub enum Source {
     /// The inbox, until it is stopped.
     Inbox,
     /// These files, then the end.
-    Files(Vec<PathBuf>),
+    Files {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// Folders that take the place of the inbox for routes that ask for a folder.
+        roots: Vec<PathBuf>,
+    },
 }
 
 /// The world that a pipeline runs in.
@@ -49,8 +56,8 @@ pub struct Site {
     pub disk: Arc<dyn Disk>,
     /// The record.
     pub ledger: Arc<Ledger>,
-    /// The model.
-    pub model: Model,
+    /// The models and the routes to them.
+    pub roster: Roster,
     /// The device.
     pub device: Chosen,
 }
@@ -66,17 +73,25 @@ impl Pipeline {
     /// Starts all stages. With `reports`, the fate of every file is sent there.
     ///
     /// # Errors
-    /// The model does not fit the device, or a thread cannot be started.
+    /// A model does not fit the device, or a thread cannot be started.
     pub fn start(site: Site, source: Source, reports: Option<Sender<Report>>) -> Result<Pipeline, Fatal> {
-        let Site { config, clock, disk, ledger, model, device } = site;
+        let Site { config, clock, disk, ledger, roster, device } = site;
         let (stop, tally) = (Stop::new(), Arc::new(Tally::default()));
-        let engine = Engine::new(&model, &device).map_err(Fatal::config)?;
-        let card = Arc::new(model.card);
+        let fleet = fleet(&roster, &device)?;
+        let routing = roster.routing;
+        for route in routing.routes.iter() {
+            let models = route.ensemble.label();
+            tracing::info!(route = route.name, models, urgent = route.urgent, "A route is open.");
+        }
         let disposer = Disposer::new(Arc::clone(&disk), &config.inbox);
-        let one_shot = matches!(source, Source::Files(_));
+        let one_shot = matches!(source, Source::Files { .. });
+        let roots: Arc<[PathBuf]> = match &source {
+            Source::Inbox => [config.inbox.path.clone()].into(),
+            Source::Files { roots, .. } => roots.as_slice().into(),
+        };
 
         let (to_decode, for_decode) = bounded::<Admitted>(ADMITTED_QUEUE);
-        let (to_batch, for_batch) = bounded::<Work>(config.batch.slices_max);
+        let (to_batch, for_batch) = bounded::<Work>(BATCH_QUEUE);
         let (to_device, for_device) = bounded::<Batch>(DEVICE_QUEUE);
         let (to_record, for_record) = bounded::<Arrival>(RECORD_QUEUE);
 
@@ -86,6 +101,8 @@ impl Pipeline {
             disk: Arc::clone(&disk),
             ledger: Arc::clone(&ledger),
             tally: Arc::clone(&tally),
+            rules: Arc::clone(&routing.rules),
+            inbox: config.inbox.path.clone(),
             disposer: disposer.clone(),
         };
         let mut stages = spawn_source(source, admission, &config, to_decode, &stop)?;
@@ -96,7 +113,8 @@ impl Pipeline {
             rules: config.admission.clone(),
             file_bytes_max: config.inbox.file_bytes_max,
             attempts_max: config.inbox.attempts_max,
-            scorer: card.scorer(),
+            routing: routing.clone(),
+            roots,
             results: config.results.path.clone(),
         };
         for idx in 0..decode_threads(&config) {
@@ -105,13 +123,14 @@ impl Pipeline {
             stages.push(stage::spawn(&format!("decode-{idx}"), &stop, move || decoder.run(&input, &works, &record))?);
         }
         drop((for_decode, to_batch));
-        let (setting, batch_clock) = (config.batch.clone(), Arc::clone(&clock));
+        let urgent: Vec<bool> = routing.routes.iter().map(|route| route.urgent).collect();
+        let (held, batch_clock) = (Scheduler::new(&config.batch, &urgent), Arc::clone(&clock));
         stages.push(stage::spawn("batch", &stop, move || {
-            batch::run(&setting, batch_clock.as_ref(), &for_batch, &to_device)
+            batch::run(held, batch_clock.as_ref(), &for_batch, &to_device)
         })?);
         let (infer_clock, infer_tally) = (Arc::clone(&clock), Arc::clone(&tally));
         stages.push(stage::spawn("device", &stop, move || {
-            infer::run(engine, &infer_clock, &infer_tally, &for_device, &to_record)
+            infer::run(fleet, &infer_clock, &infer_tally, &for_device, &to_record)
         })?);
         let recorder = Recorder {
             clock,
@@ -120,7 +139,7 @@ impl Pipeline {
             tally: Arc::clone(&tally),
             disposer,
             results: config.results,
-            model: card,
+            routes: routing.routes,
             device: device.name,
             finish_studies: one_shot,
             reports,
@@ -159,6 +178,16 @@ impl Pipeline {
     }
 }
 
+/// Puts every model on the device, once.
+fn fleet(roster: &Roster, device: &Chosen) -> Result<Fleet, Fatal> {
+    let engine = |model: &Model| {
+        let name = format!("{}/{}", model.card.name, model.card.version);
+        Engine::new(model, device).map_err(|error| Fatal::config(format!("{name}: {error}")))
+    };
+    let engines = roster.models.iter().map(engine).collect::<Result<_, Fatal>>()?;
+    Ok(Fleet { engines, routes: Arc::clone(&roster.routing.routes) })
+}
+
 fn decode_threads(config: &Config) -> usize {
     match config.decode.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -183,7 +212,7 @@ fn spawn_source(
             let admit = stage::spawn("admit", stop, move || admission.run(&for_admit, &to_decode, &halt))?;
             Ok(vec![watch, admit])
         }
-        Source::Files(files) => {
+        Source::Files { files, .. } => {
             let list = stage::spawn("list", stop, move || {
                 offer(&files, &admission, &to_decode, &halt);
                 Ok(())

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use ichd_plugin::label::N_LABELS;
 use serde_json::Value;
 
 use crate::admit::path_key;
@@ -16,13 +15,14 @@ use crate::clock::{Clock, Tick, day, rfc3339};
 use crate::config::Results;
 use crate::disk::Disk;
 use crate::dispose::{Disposer, Outcome, tag_of};
+use crate::ensemble::Answer;
 use crate::error::Fatal;
 use crate::ledger::{FileOutcome, FileState, Ledger, SliceRecord};
 use crate::limits::{WRITE_ATTEMPTS, WRITE_PAUSE_MS};
-use crate::model::ModelCard;
 use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Work};
 use crate::reject::{RejectCode, Rejection};
 use crate::results::{SliceResult, Timings, log_line, log_path, millis, slice_path, study_path};
+use crate::roster::Route;
 use crate::study::{StudySlice, summary};
 use crate::tally::Tally;
 
@@ -40,8 +40,8 @@ pub struct Recorder {
     pub disposer: Disposer,
     /// Where results go.
     pub results: Results,
-    /// Who scores.
-    pub model: Arc<ModelCard>,
+    /// Who scores what.
+    pub routes: Arc<[Route]>,
     /// Where it is scored.
     pub device: String,
     /// Whether studies are summed up at the end without waiting for quiet: for one-shot work.
@@ -107,8 +107,8 @@ impl Recorder {
 
     fn scored(&mut self, scored: Scored, entry: &mut Entry) -> Result<(), Fatal> {
         let n_slices = scored.works.len().max(1) as u32;
-        for (work, logits) in scored.works.iter().zip(&scored.logits) {
-            if logits.iter().any(|logit| !logit.is_finite()) {
+        for (work, answer) in scored.works.iter().zip(&scored.answers) {
+            if !answer.is_finite() {
                 let rejection = Rejection::new(RejectCode::BadOutput, "the network gave a number that is not finite");
                 self.settle(&work.origin, Part::Rejected(rejection), entry);
                 continue;
@@ -122,13 +122,14 @@ impl Recorder {
                 batch_slices: scored.works.len(),
                 admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
             };
-            self.place(work, logits, timings, None, entry)?;
+            self.place(work, answer, timings, None, entry)?;
         }
         Ok(())
     }
 
     fn known(&mut self, work: &Work, record: &SliceRecord, entry: &mut Entry) -> Result<(), Fatal> {
-        let Ok(logits) = <[f32; N_LABELS]>::try_from(record.logits.as_slice()) else {
+        let n_models = self.routes[work.route].ensemble.members().len();
+        let Some(answer) = Answer::from_row(&record.logits, n_models) else {
             return Err(Fatal::io(format!("the ledger holds {} logits for a slice", record.logits.len())));
         };
         let timings = Timings {
@@ -137,19 +138,19 @@ impl Recorder {
             admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
             ..Timings::default()
         };
-        self.place(work, &logits, timings, Some(record.instance.clone()), entry)
+        self.place(work, &answer, timings, Some(record.instance.clone()), entry)
     }
 
     /// Finds out what a scored slice means in the light of what is on record, and writes its result if it is news.
     fn place(
         &mut self,
         work: &Work,
-        logits: &[f32; N_LABELS],
+        answer: &Answer,
         timings: Timings,
         duplicate_of: Option<String>,
         entry: &mut Entry,
     ) -> Result<(), Fatal> {
-        let record = self.slice_record(work, logits);
+        let record = self.slice_record(work, answer);
         let mut same_instance = self.ledger.slices_of_instance(&record.instance, record.frame)?;
         let is_same = |other: &&SliceRecord| other.instance == record.instance && other.frame == record.frame;
         same_instance.extend(entry.slices.iter().filter(is_same).cloned());
@@ -171,8 +172,8 @@ impl Recorder {
             Some(found) => found,
             None => {
                 let created = rfc3339(self.clock.wall());
-                let model = &self.model;
-                let result = SliceResult { work, logits, model, device: &self.device, timings, duplicate_of, created };
+                let (Route { name: route, ensemble: scorer, .. }, device) = (&self.routes[work.route], &self.device);
+                let result = SliceResult { work, answer, route, scorer, device, timings, duplicate_of, created };
                 let json = result.to_json();
                 let text = format!("{json:#}\n");
                 persist("a result", || self.disk.write_whole(&path, text.as_bytes()))?;
@@ -190,13 +191,14 @@ impl Recorder {
     fn finished_before(&self, path: &std::path::Path, work: &Work) -> Option<Value> {
         let (_, bytes) = self.disk.read(path, 1 << 20).ok()?;
         let found: Value = serde_json::from_slice(&bytes).ok()?;
+        let scorer = &self.routes[work.route].ensemble;
         let same = found["source"]["picture_sha256"] == work.key.picture.as_str()
-            && found["model"]["sha256"] == self.model.sha256.as_str()
-            && found["preprocessing"] == self.model.preprocessing.to_json();
+            && found["model"]["sha256"] == scorer.to_json()["sha256"]
+            && found["preprocessing"] == scorer.preprocessing_json();
         same.then_some(found)
     }
 
-    fn slice_record(&self, work: &Work, logits: &[f32; N_LABELS]) -> SliceRecord {
+    fn slice_record(&self, work: &Work, answer: &Answer) -> SliceRecord {
         let ids = &work.slice.ids;
         SliceRecord {
             study: ids.study.clone(),
@@ -204,7 +206,7 @@ impl Recorder {
             instance: ids.instance.clone(),
             frame: ids.frame.unwrap_or(0),
             key: work.key.clone(),
-            logits: logits.to_vec(),
+            logits: answer.to_row(),
             file_sha256: work.origin.sha256.clone().unwrap_or_default(),
             result: slice_path(&work.slice),
         }

@@ -4,12 +4,12 @@
 
 use std::path::PathBuf;
 
-use ichd_plugin::label::{Label, N_LABELS};
+use ichd_plugin::label::Label;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::clock::Tick;
-use crate::model::ModelCard;
+use crate::ensemble::{Answer, Ensemble};
 use crate::names::{component, instance_component};
 use crate::parcel::Work;
 use crate::slice::Slice;
@@ -69,10 +69,12 @@ pub fn millis(time: Tick) -> f64 {
 pub struct SliceResult<'a> {
     /// The slice and its origin.
     pub work: &'a Work,
-    /// Logits in label order.
-    pub logits: &'a [f32],
+    /// What was said about it.
+    pub answer: &'a Answer,
+    /// Name of the route it took.
+    pub route: &'a str,
     /// Who scored it.
-    pub model: &'a ModelCard,
+    pub scorer: &'a Ensemble,
     /// Where it was scored.
     pub device: &'a str,
     /// What it took.
@@ -86,10 +88,9 @@ pub struct SliceResult<'a> {
 impl SliceResult<'_> {
     /// The file's content.
     pub fn to_json(&self) -> Value {
-        let (slice, origin, model) = (&self.work.slice, &self.work.origin, self.model);
-        let logits = &self.logits[..N_LABELS.min(self.logits.len())];
-        let probabilities = model.probabilities(logits);
-        let positive = model.labels_above(&probabilities);
+        let (slice, origin, scorer) = (&self.work.slice, &self.work.origin, self.scorer);
+        let probabilities = scorer.probabilities(self.answer);
+        let positive = scorer.labels_above(&probabilities);
         let warnings: Vec<Value> =
             slice.warnings.iter().map(|warning| json!({"code": warning.code, "sentence": warning.sentence})).collect();
         json!({
@@ -109,12 +110,14 @@ impl SliceResult<'_> {
             },
             "duplicate_of": self.duplicate_of,
             "geometry": geometry_json(slice),
-            "model": model.to_json(),
-            "preprocessing": model.preprocessing.to_json(),
-            "logits": by_label(logits),
+            "route": self.route,
+            "model": scorer.to_json(),
+            "preprocessing": scorer.preprocessing_json(),
+            "logits": by_label(&self.answer.logits),
             "probabilities": by_label(&probabilities),
-            "calibrated": model.is_calibrated(),
+            "calibrated": scorer.is_calibrated(),
             "labels": positive,
+            "members": scorer.members_json(self.answer),
             "warnings": warnings,
             "device": self.device,
             "timings_ms": self.timings,
@@ -152,6 +155,7 @@ pub fn log_line(seq: i64, result: &Value) -> String {
         "frame": result["frame"],
         "probabilities": result["probabilities"],
         "labels": result["labels"],
+        "route": result["route"],
         "model": result["model"]["name"],
         "model_version": result["model"]["version"],
         "trained": result["model"]["trained"],

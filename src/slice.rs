@@ -1,6 +1,7 @@
-//! A slice and its parts: the nouns of the pipeline. Knows no file, no DICOM and no device.
+//! A slice and its parts: the nouns of the pipeline. Knows no file's content, no DICOM and no device.
 
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 /// One decoded CT slice.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Slice {
     pub padding: Option<RangeInclusive<i32>>,
     /// Where the slice lies in the patient.
     pub geometry: Geometry,
+    /// What routes ask about.
+    pub facts: Facts,
     /// UID of the transfer syntax it was stored in.
     pub transfer_syntax: String,
     /// What a reader of the result should know.
@@ -100,6 +103,35 @@ pub struct Geometry {
     pub instance_number: Option<i32>,
 }
 
+/// What a route may ask about a slice: how and where it was made, never of whom. Untrusted text as it stands in the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Modality (0008,0060).
+    pub modality: Option<String>,
+    /// BodyPartExamined (0018,0015).
+    pub body_part: Option<String>,
+    /// Manufacturer (0008,0070).
+    pub manufacturer: Option<String>,
+    /// StationName (0008,1010).
+    pub station: Option<String>,
+    /// ConvolutionKernel (0018,1210), its first value.
+    pub kernel: Option<String>,
+    /// RequestedProcedurePriority (0040,1003): STAT, HIGH, ROUTINE, MEDIUM or LOW.
+    pub priority: Option<String>,
+    /// SliceThickness (0018,0050) in millimetres.
+    pub thickness_mm: Option<f64>,
+    /// Folder below the inbox, with `/` between its parts and empty for the inbox itself; not known for a file that
+    /// does not lie there. The reader of DICOM leaves it out.
+    pub folder: Option<String>,
+}
+
+/// The folder of a file below the first of `roots` that it lies in, with `/` between its parts.
+pub fn folder_below(roots: &[PathBuf], file: &Path) -> Option<String> {
+    let below = roots.iter().find_map(|root| file.parent()?.strip_prefix(root).ok())?;
+    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    Some(parts.join("/"))
+}
+
 /// Something unusual that did not stop the slice: a stable code and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
@@ -127,5 +159,20 @@ impl Slice {
     /// HU of pixel `index`, padding included as stored.
     pub fn hu(&self, index: usize) -> f64 {
         self.rescale.slope * f64::from(self.upright_stored(index)) + self.rescale.intercept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_told_from_the_root_that_holds_the_file() {
+        let roots = [PathBuf::from("/in"), PathBuf::from("more")];
+        let folder = |file: &str| folder_below(&roots, Path::new(file));
+        assert_eq!(folder("/in/er/a/x.dcm").as_deref(), Some("er/a"));
+        assert_eq!(folder("/in/x.dcm").as_deref(), Some(""));
+        assert_eq!(folder("more/b/x.dcm").as_deref(), Some("b"));
+        assert_eq!(folder("/inner/x.dcm"), None);
     }
 }

@@ -160,14 +160,14 @@ fn tie(a: &Placed, b: &Placed) -> std::cmp::Ordering {
 }
 
 /// Unit normal of the slice plane: row direction x column direction. Axial slices are ordered from feet to head.
-fn slice_normal(orientation: [f64; 6]) -> Option<[f64; 3]> {
+pub(crate) fn slice_normal(orientation: [f64; 6]) -> Option<[f64; 3]> {
     let [a, b, c, d, e, f] = orientation;
     let normal = [b * f - c * e, c * d - a * f, a * e - b * d];
     let length = dot(normal, normal).sqrt();
     (length.is_finite() && length > 1e-6).then(|| normal.map(|part| part / length))
 }
 
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+pub(crate) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 

@@ -137,8 +137,7 @@ impl Walk<'_> {
             let path = entry.path();
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() {
-                let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                if !hidden && depth < INBOX_DEPTH_MAX {
+                if !is_hidden(&entry) && depth < INBOX_DEPTH_MAX {
                     self.folder(&path, depth + 1)?;
                 }
             } else if kind.is_file() && !is_unfinished_name(&path) {
@@ -149,7 +148,12 @@ impl Walk<'_> {
     }
 }
 
-/// All regular files at or below `path` in a stable order, for one-shot work. Links are not followed.
+fn is_hidden(entry: &fs::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+/// All regular files at or below `path` in a stable order, for one-shot work. Links are not followed, hidden folders and
+/// files with unfinished names are left out, as in the inbox.
 ///
 /// # Errors
 /// `path` itself or a folder below it cannot be read.
@@ -163,8 +167,10 @@ pub fn list_files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let kind = entry.file_type()?;
-            if kind.is_dir() && depth < INBOX_DEPTH_MAX {
-                folders.push((entry.path(), depth + 1));
+            if kind.is_dir() {
+                if !is_hidden(&entry) && depth < INBOX_DEPTH_MAX {
+                    folders.push((entry.path(), depth + 1));
+                }
             } else if kind.is_file() && !is_unfinished_name(&entry.path()) {
                 files.push(entry.path());
             }

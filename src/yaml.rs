@@ -70,8 +70,12 @@ pub fn line_of(text: &str, path: &[Step]) -> usize {
     for step in path {
         let within = first..end;
         let hit = match step {
-            Step::Key(key) => within.clone().find(|&at| holds_key(lines[at], key)),
-            Step::Item(item) => within.clone().filter(|&at| starts_item(lines[at])).nth(*item),
+            // Deeper blocks may hold a key of the same name.
+            Step::Key(key) => within
+                .filter_map(|at| Some((key_column(lines[at], key)?, at)))
+                .min_by_key(|(column, _)| *column)
+                .map(|(_, at)| at),
+            Step::Item(item) => nth_item(&lines, within, *item),
         };
         let Some(at) = hit else { break };
         found = at;
@@ -90,6 +94,13 @@ fn indent_of(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
+/// The line of an item of the list that begins first in these lines; lists inside its items do not count.
+fn nth_item(lines: &[&str], within: std::ops::Range<usize>, item: usize) -> Option<usize> {
+    let items = || within.clone().filter(|&at| starts_item(lines[at]));
+    let indent = indent_of(lines[items().next()?]);
+    items().filter(|&at| indent_of(lines[at]) == indent).nth(item)
+}
+
 fn starts_item(line: &str) -> bool {
     line.trim_start().starts_with("- ")
 }
@@ -98,17 +109,18 @@ fn holds_flow(line: &str) -> bool {
     line.split('#').next().unwrap_or("").contains(['{', '['])
 }
 
-/// Whether `key:` stands at the start of the line, or after `{`, `,` or `- ` in it.
-fn holds_key(line: &str, key: &str) -> bool {
+/// Where `key:` stands in the line: at its start, or after `{`, `,` or `- `.
+fn key_column(line: &str, key: &str) -> Option<usize> {
     let code = line.split(" #").next().unwrap_or("");
     if code.trim_start().starts_with('#') {
-        return false;
+        return None;
     }
-    code.match_indices(key).any(|(at, _)| {
-        let before = code[..at].trim_end_matches([' ', '"', '\'']);
+    let mut found = code.match_indices(key).filter(|(at, _)| {
+        let before = code[..*at].trim_end_matches([' ', '"', '\'']);
         let after = code[at + key.len()..].trim_start_matches(['"', '\'']);
         after.starts_with(':') && (before.is_empty() || before.ends_with(['{', ',', '-']))
-    })
+    });
+    found.next().map(|(at, _)| at)
 }
 
 fn ends_block(line: &str, indent: usize, is_item: bool) -> bool {
@@ -122,7 +134,11 @@ fn ends_block(line: &str, indent: usize, is_item: bool) -> bool {
     !deeper && !same_level_item
 }
 
-/// Walks what was written beside what is known and reports unknown keys and wrong kinds, all of them.
+/// Marks, in a tree of what is known, a value that may be written alone or as a list of such values.
+const OR_LIST: &str = "or_list";
+
+/// Walks what was written beside what is known and reports unknown keys and wrong kinds, all of them. A known value
+/// tagged `!or_list` stands for itself or a list of its kind.
 pub fn compare(given: &Value, known: &Value, path: &mut Vec<Step>, report: &mut dyn FnMut(&[Step], String)) {
     match (given, known) {
         (Value::Mapping(given), Value::Mapping(known)) => {
@@ -147,6 +163,11 @@ pub fn compare(given: &Value, known: &Value, path: &mut Vec<Step>, report: &mut 
                 path.pop();
             }
         }
+        (given, Value::Tagged(known)) if known.tag == OR_LIST => match given {
+            Value::Sequence(_) => compare(given, &Value::Sequence(vec![known.value.clone()]), path, report),
+            _ if kind(given) == kind(&known.value) => {}
+            _ => report(path, format!("is {}; {}, or a list, would be right", kind(given), example(&known.value))),
+        },
         (given, known) if kind(given) == kind(known) => {}
         (given, known) => report(path, format!("is {}; {} would be right", kind(given), example(known))),
     }
@@ -174,7 +195,8 @@ fn kind(value: &Value) -> &'static str {
 }
 
 fn example(known: &Value) -> String {
-    let text = to_text(known).unwrap_or_default().trim().replace('\n', ", ");
+    let text = to_text(known).unwrap_or_default().replace(&format!("!{OR_LIST} "), "");
+    let text = text.trim().lines().map(str::trim).collect::<Vec<_>>().join(", ");
     format!("{} such as `{text}`", kind(known))
 }
 
@@ -216,5 +238,32 @@ mod tests {
         assert_eq!(line(&[key("batch"), key("slices_max")]), 9);
         assert_eq!(line(&[key("windows"), Step::Item(7), key("width")]), 5, "what is missing is where it would be");
         assert_eq!(path_text(&[key("windows"), Step::Item(1), key("width")]), "windows[1].width");
+    }
+
+    #[test]
+    fn lists_in_items_and_keys_of_the_same_name_are_told_apart() {
+        let text = "routes:\n- models:\n  - name: a\n  - name: b\n  name: x\n# - name: c\n- name: y\n  models: [{ name: d }]\n";
+        let at = |path: &[Step]| line_of(text, path);
+        let route = |item: usize| vec![key("routes"), Step::Item(item)];
+        assert_eq!(at(&[route(0), vec![key("name")]].concat()), 5);
+        assert_eq!(at(&[route(0), vec![key("models"), Step::Item(1), key("name")]].concat()), 4);
+        assert_eq!(at(&[route(1), vec![key("name")]].concat()), 7);
+        assert_eq!(at(&[route(1), vec![key("models"), Step::Item(0), key("name")]].concat()), 8);
+    }
+
+    #[test]
+    fn a_value_or_a_list_of_such_values() {
+        let known = parse("a: !or_list CT\nb: 1").unwrap();
+        let problems = |text: &str| {
+            let mut found = Vec::new();
+            compare(&parse(text).unwrap(), &known, &mut Vec::new(), &mut |path, sentence| {
+                found.push(format!("{}: {sentence}", path_text(path)));
+            });
+            found
+        };
+        assert_eq!(problems("a: MR"), Vec::<String>::new());
+        assert_eq!(problems("a: [MR, CT]"), Vec::<String>::new());
+        assert_eq!(problems("a: 7"), ["a: is a number; text such as `CT`, or a list, would be right"]);
+        assert_eq!(problems("a: [CT, 7]"), ["a[1]: is a number; text such as `CT` would be right"]);
     }
 }

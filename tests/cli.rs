@@ -180,3 +180,67 @@ fn the_demo_ends_with_a_picture() {
     assert!(fs::read(out.join("demo.png")).unwrap().starts_with(b"\x89PNG"));
     assert!(files(&out.join("results")).iter().any(|file| file.ends_with("study.json")));
 }
+
+#[test]
+fn split_keeps_patients_together_and_says_how_alike_the_parts_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (heads, labels) = (path("heads"), path("heads/labels.csv"));
+    let make = run(&["phantom", "--out", &heads, "--studies", "8", "--side", "32", "--rsna"]);
+    assert_eq!(make.status.code(), Some(0), "{}", stderr(&make));
+    let out = path("parts/split.csv");
+    let split = run(&[
+        "split",
+        "--labels",
+        &labels,
+        "--data",
+        &heads,
+        "--fraction",
+        "0.3",
+        "--names",
+        "subset,rest",
+        "--out",
+        &out,
+        "--json",
+    ]);
+    assert_eq!(split.status.code(), Some(0), "{}", stderr(&split));
+    let answer: Value = serde_json::from_str(&stdout(&split)).unwrap();
+    assert_eq!((answer["patients"].as_u64(), answer["leaking_patients"].as_u64()), (Some(6), Some(0)));
+    assert_eq!((answer["parts"][0]["name"].as_str(), answer["mode"].as_str()), (Some("subset"), Some("patient")));
+    let text = fs::read_to_string(&out).unwrap();
+    assert!(
+        text.starts_with("# ichd.split.v1\n# seed: 1\n# mode: patient\n# fractions: subset 0.3, rest 0.7\n"),
+        "{text:.200}"
+    );
+
+    // The same patients from a table give the same file.
+    let rows = text.lines().skip(6).map(|row| row.split(',').take(2).collect::<Vec<_>>().join(","));
+    let groups = std::iter::once("id,group".to_owned()).chain(rows).collect::<Vec<_>>().join("\n");
+    fs::write(path("groups.csv"), groups).unwrap();
+    let by_slice = run(&[
+        "split",
+        "--labels",
+        &labels,
+        "--groups",
+        &path("groups.csv"),
+        "--folds",
+        "2",
+        "--mode",
+        "slice",
+        "--out",
+        &out,
+    ]);
+    assert_eq!(by_slice.status.code(), Some(0), "{}", stderr(&by_slice));
+    assert!(stdout(&by_slice).contains("6 patients have slices in more than one part"), "{}", stdout(&by_slice));
+    assert!(stderr(&by_slice).contains("leaks patients"), "{}", stderr(&by_slice));
+
+    for wrong in
+        [&["--fraction", "1.5"][..], &["--names", "a,a"], &["--folds", "1"], &["--folds", "50"], &["--mode", "study"]]
+    {
+        let common = ["split", "--labels", &labels, "--data", &heads, "--out", &out];
+        let output = run(&[&common[..], wrong].concat());
+        assert_eq!(output.status.code(), Some(64), "{wrong:?}: {}", stderr(&output));
+    }
+    let no_groups = run(&["split", "--labels", &labels, "--out", &out]);
+    assert_eq!(no_groups.status.code(), Some(64));
+}

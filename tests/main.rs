@@ -6,4 +6,5 @@ mod models;
 mod phantom;
 mod pipeline;
 mod receiver;
+mod routes;
 mod support;

@@ -5,17 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Site, data, files, phantoms};
-
-fn schema(text: &str) -> jsonschema::Validator {
-    jsonschema::validator_for(&serde_json::from_str(text).unwrap()).unwrap()
-}
-
-fn assert_valid(validator: &jsonschema::Validator, value: &Value) {
-    let errors: Vec<String> =
-        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(errors.is_empty(), "{errors:?}\n{value:#}");
-}
+use crate::support::{Site, assert_valid, data, files, phantoms, schema};
 
 #[test]
 fn files_become_results_summaries_and_log_lines() {
@@ -44,7 +34,7 @@ fn files_become_results_summaries_and_log_lines() {
     let slice_schema = schema(include_str!("../schemas/ichd.slice.v1.json"));
     for result in site.results() {
         assert_valid(&slice_schema, &result);
-        assert_eq!(result["model"]["trained"], false);
+        assert_eq!((&result["model"]["trained"], &result["route"]), (&false.into(), &"default".into()));
     }
     let study_schema = schema(include_str!("../schemas/ichd.study.v1.json"));
     for file in files(&site.path("results")).iter().filter(|file| file.ends_with("study.json")) {

@@ -61,7 +61,7 @@ BACKBONES = {
             "efficientnet", "classifier.1", side,
             ["features.0.0.weight", "features.1.0.block.0.0.weight", "features.1.0.block.1.fc1.weight",
              "features.2.0.block.1.0.weight", "features.3.1.block.2.fc2.bias", "features.5.0.block.1.1.weight",
-             "features.6.1.block.3.0.weight", "features.7.0.block.3.1.bias", "features.8.0.weight",
+             "features.6.1.block.3.0.weight", "features.7.0.block.3.1.weight", "features.8.0.weight",
              "classifier.1.weight", "classifier.1.bias"],
             ["features.0.1", "features.4.0.block.1.1", "features.8.1"],
         )

@@ -61,7 +61,19 @@ def norm(dims, act):
                 gamma_gradient=flat(gamma.grad), beta_gradient=flat(beta.grad))
 
 
+def adam(count, learning_rate, weight_decay, steps):
+    w = tensor([count], 1).requires_grad_()
+    optimizer = torch.optim.AdamW([w], learning_rate, weight_decay=weight_decay)
+    for step in range(steps):
+        w.grad = tensor([count], 2 + step)
+        optimizer.step()
+    return dict(kind="adam", count=count, learning_rate=learning_rate, weight_decay=weight_decay, steps=steps,
+                weight=flat(w))
+
+
 CASES = [
+    adam(37, 0.01, 0.0, 3),
+    adam(41, 0.1, 0.05, 5),
     conv([3, 3], [1, 1], [1, 1, 1, 1], [2, 5, 6, 17], None, "relu6", False),
     conv([3, 3], [2, 2], [1, 1, 1, 1], [1, 7, 6, 16], None, "relu", False),
     conv([5, 5], [1, 1], [2, 2, 2, 2], [1, 6, 5, 18], None, "linear", False),

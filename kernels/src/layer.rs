@@ -7,6 +7,7 @@ use burn::tensor::module::{batch_norm_train, conv2d as burn_conv2d};
 use burn::tensor::ops::{ConvOptions, PadMode};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
+use crate::cpu::adam::AdamStep;
 use crate::cpu::pool::Buffer;
 use crate::geometry::{Act, Plane};
 use crate::ops::{CpuOps, DepthwiseOps};
@@ -44,8 +45,17 @@ impl After {
         After { bias: None, addend: None, act: Act::Linear }
     }
 
+    /// In another type of number.
+    fn cast(self, dtype: FloatDType) -> After {
+        After {
+            bias: self.bias.map(|bias| bias.cast(dtype)),
+            addend: self.addend.map(|addend| addend.cast(dtype)),
+            act: self.act,
+        }
+    }
+
     /// With operations that every device has and Burn can differentiate.
-    fn apply(self, sums: Tensor<4>) -> Tensor<4> {
+    pub fn apply(self, sums: Tensor<4>) -> Tensor<4> {
         let sums = match self.bias {
             Some(bias) => {
                 let [channels] = bias.dims();
@@ -61,14 +71,29 @@ impl After {
     }
 }
 
+/// The half-precision type of a tensor on the CPU. Our CPU forms compute in f32 and f64 only; results of half precision
+/// are made from f32 and rounded, so that what a GPU will answer in that type can be foretold without one.
+fn half_on_cpu(x: &Tensor<4>) -> Option<FloatDType> {
+    let half = match x.dtype() {
+        DType::F16 => FloatDType::F16,
+        DType::BF16 => FloatDType::BF16,
+        _ => return None,
+    };
+    on_cpu(&x.device()).then_some(half)
+}
+
 /// Convolution with one filter for each channel: weights `[channels, 1, kernel height, kernel width]`.
 ///
 /// # Panics
-/// Shapes that do not fit each other, or a half-precision tensor on the CPU.
+/// Shapes that do not fit each other.
 pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, plane: Plane, after: After) -> Tensor<4> {
     let [_, height, width, channels] = x.dims();
     assert_eq!(weight.dims(), [channels, 1, plane.kernel[0], plane.kernel[1]], "depthwise weights");
     plane.must_output([height, width]);
+    if let Some(half) = half_on_cpu(&x) {
+        let [x, weight] = [x, weight].map(|tensor| tensor.cast(FloatDType::F32));
+        return depthwise_conv2d(x, weight, plane, after.cast(FloatDType::F32)).cast(half);
+    }
     // Fused bias and activation have no gradient of their own; a network that learns has a BatchNorm there anyway.
     let tracked = x.device().is_autodiff();
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
@@ -82,7 +107,7 @@ pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<4>, plane: Plane, after: Af
 /// Convolution over all channels: weights `[outputs, inputs, kernel height, kernel width]`.
 ///
 /// # Panics
-/// Shapes that do not fit each other, or a half-precision tensor on the CPU.
+/// Shapes that do not fit each other.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, plane: Plane, after: After) -> Tensor<4> {
     let [_, height, width, inputs] = x.dims();
     let [outputs, ..] = weight.dims();
@@ -90,6 +115,10 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, plane: Plane, after: After) -> Te
     plane.must_output([height, width]);
     if !on_cpu(&x.device()) {
         return after.apply(burn_conv(x, weight, plane));
+    }
+    if let Some(half) = half_on_cpu(&x) {
+        let [x, weight] = [x, weight].map(|tensor| tensor.cast(FloatDType::F32));
+        return conv2d(x, weight, plane, after.cast(FloatDType::F32)).cast(half);
     }
     let tracked = x.device().is_autodiff();
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
@@ -144,6 +173,19 @@ pub fn batch_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64,
         mean: Tensor::from_dispatch(mean),
         variance: Tensor::from_dispatch(variance),
     }
+}
+
+/// One step of Adam over flat tensors: new weights, means and mean squares.
+pub fn adam(weight: Tensor<1>, grad: Tensor<1>, mean: Tensor<1>, square: Tensor<1>, step: &AdamStep) -> [Tensor<1>; 3] {
+    if on_cpu(&weight.device()) {
+        let [weight, grad, mean, square] = [weight, grad, mean, square].map(Tensor::into_dispatch);
+        let (weight, mean, square) = <Dispatch as CpuOps>::cpu_adam(weight, grad, mean, square, *step);
+        return [weight, mean, square].map(Tensor::from_dispatch);
+    }
+    let mean = mean * step.beta_1 + grad.clone() * (1.0 - step.beta_1);
+    let square = square * step.beta_2 + grad.clone() * grad * (1.0 - step.beta_2);
+    let quotient = mean.clone() / (square.clone().sqrt() * step.root + step.epsilon);
+    [weight * (1.0 - step.shrink) - quotient * step.rate, mean, square]
 }
 
 /// How pixels reach a GPU.

@@ -13,11 +13,14 @@ pub mod parity;
 mod resize;
 mod window;
 
+pub use cpu::adam::AdamStep;
 pub use cpu::pool::release_memory;
 pub use geometry::{Act, Plane};
 #[cfg(feature = "cube")]
 pub use gpu::upload::{Launch, Uploaded, WindowOps};
-pub use layer::{After, Normed, Transport, activate, batch_norm, conv2d, depthwise_conv2d, on_cpu, window_tensor};
+pub use layer::{
+    After, Normed, Transport, activate, adam, batch_norm, conv2d, depthwise_conv2d, on_cpu, window_tensor,
+};
 pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
 pub use window::{

@@ -12,6 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape};
 
+use crate::cpu::adam::{self, AdamStep};
 use crate::cpu::{conv, curved, depthwise, norm, tensors};
 use crate::geometry::{Act, Plane};
 
@@ -120,6 +121,15 @@ pub trait CpuOps: Backend {
         beta: FloatTensor<Self>,
         epsilon: f64,
         act: Act,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// One step of Adam: new weights, means and mean squares. Nothing to differentiate.
+    fn cpu_adam(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: AdamStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -323,6 +333,22 @@ impl CpuOps for Flex {
             )
         })
     }
+
+    fn cpu_adam(
+        weight: FlexTensor,
+        grad: FlexTensor,
+        mean: FlexTensor,
+        square: FlexTensor,
+        step: AdamStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let shape = weight.shape();
+        let [weight, grad, mean, square] = [weight, grad, mean, square].map(|tensor| tensor.to_contiguous());
+        typed!(weight, T => {
+            let [weight, grad, mean, square] = [&weight, &grad, &mean, &square].map(tensors::values::<T>);
+            let [weight, mean, square] = adam::step(&step, weight, grad, mean, square);
+            (weight.into_tensor(shape.clone()), mean.into_tensor(shape.clone()), square.into_tensor(shape))
+        })
+    }
 }
 
 /// Adds bias and activation with operations that Burn can differentiate.
@@ -518,5 +544,17 @@ impl<B: CpuOps, C: CheckpointStrategy> CpuOps for Autodiff<B, C> {
         let [input, grad, mean, variance, gamma, beta] = tensors;
         let (input, gamma, beta) = B::cpu_norm_grad(input, grad, mean, variance, gamma, beta, epsilon, act);
         (constant::<B, C>(input), constant::<B, C>(gamma), constant::<B, C>(beta))
+    }
+
+    fn cpu_adam(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: AdamStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [weight, grad, mean, square] = [weight, grad, mean, square].map(|tensor| tensor.into_primitive());
+        let (weight, mean, square) = B::cpu_adam(weight, grad, mean, square, step);
+        (constant::<B, C>(weight), constant::<B, C>(mean), constant::<B, C>(square))
     }
 }

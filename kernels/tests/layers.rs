@@ -1,7 +1,7 @@
 //! Convolutions and BatchNorm on the CPU: against PyTorch in f64 (`tools/golden_layers.py`) and against finite differences.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ichd_kernels::{Act, After, Plane, batch_norm, conv2d, depthwise_conv2d};
+use ichd_kernels::{Act, AdamStep, After, Plane, adam, batch_norm, conv2d, depthwise_conv2d};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -107,13 +107,30 @@ impl<const D: usize> InnerIfNeeded for Tensor<D> {
     }
 }
 
+fn check_adam(case: &Value, dtype: DType, allowed: f64) {
+    let number = |key: &str| case[key].as_f64().expect("a number");
+    let count = number("count") as usize;
+    let device = Device::flex();
+    let mut weight = tensor([count], 1, dtype, &device);
+    let [mut mean, mut square] = [(); 2].map(|()| Tensor::<1>::zeros([count], (&device, dtype)));
+    for at in 0..number("steps") as usize {
+        let rule = AdamStep::new(at as u64 + 1, number("learning_rate"), number("weight_decay"), [0.9, 0.999], 1e-8);
+        [weight, mean, square] = adam(weight, tensor([count], 2 + at, dtype, &device), mean, square, &rule);
+    }
+    compare(case, "weight", &read(weight), allowed);
+}
+
 #[test]
 fn layers_do_what_pytorch_does() {
     let golden: Value = serde_json::from_str(include_str!("golden/layers.json")).expect("valid JSON");
     let cases = golden["cases"].as_array().expect("cases");
-    assert_eq!(cases.len(), 19);
+    assert_eq!(cases.len(), 21);
     for case in cases {
-        let check = if case["kind"] == "norm" { check_norm } else { check_conv };
+        let check = match case["kind"].as_str() {
+            Some("norm") => check_norm,
+            Some("adam") => check_adam,
+            _ => check_conv,
+        };
         check(case, DType::F64, 1e-13);
         check(case, DType::F32, 2e-6);
     }

@@ -4,24 +4,24 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{Common, say, site};
-use crate::config::{Config, Problem, problems_text};
+use super::{Common, explain, say, site};
+use crate::config::{Config, Problem, line_of_key, problems_text};
 use crate::device::{self, Want};
 use crate::error::{Exit, Fatal};
-use crate::model;
 use crate::reject::RejectCode;
+use crate::roster::{Roster, Route};
 
 /// Arguments of `ichd check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Says what a file's fate would be and why: a file, or the code of a rejection.
+    /// Says what a file's fate would be, which route it takes and why; or what the code of a rejection means.
     #[arg(long, value_name = "FILE or CODE")]
     explain: Option<PathBuf>,
 }
 
 pub fn check(common: &Common, args: &Args) -> Result<(), Fatal> {
     if let Some(what) = &args.explain {
-        return explain(common, what);
+        return explain_one(common, what);
     }
     let file = common.config.clone().unwrap_or_else(|| PathBuf::from("daemon.yaml"));
     let has_file = common.config.is_some() || file.exists();
@@ -33,6 +33,11 @@ pub fn check(common: &Common, args: &Args) -> Result<(), Fatal> {
                 config.device.clone_from(device);
             }
             check_site(&config, &mut problems, &mut facts);
+            // What no line causes, such as a device that is missing, keeps none.
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            for problem in problems.iter_mut().filter(|problem| problem.key.starts_with("routes[")) {
+                problem.line = Some(line_of_key(&text, &problem.key));
+            }
         }
     }
     if common.json {
@@ -60,16 +65,29 @@ fn check_site(config: &Config, problems: &mut Vec<Problem>, facts: &mut Vec<Stri
     for (key, folder) in site::folders(config) {
         note(key, check_folder(&folder).map(|fact| format!("{key}: {} {fact}", folder.display())));
     }
-    let found = model::load(config);
-    note(
-        "model.name",
-        found.map_err(|error| error.to_string()).map(|model| {
-            let trained = if model.card.trained { "trained" } else { "UNTRAINED: its probabilities mean nothing" };
-            format!("model.name: {}/{} on {}, {trained}", model.card.name, model.card.version, model.card.backbone)
-        }),
-    );
+    match Roster::load(config) {
+        Ok(roster) => {
+            for route in roster.routing.routes.iter() {
+                note("routes", Ok(route_fact(route)));
+            }
+        }
+        Err(found) => {
+            for problem in found {
+                note(&problem.key, Err(problem.error.to_string()));
+            }
+        }
+    }
     let chosen = Want::parse(&config.device).and_then(device::choose);
     note("device", chosen.map(|chosen| format!("device: {}", chosen.reason)));
+}
+
+/// A route and its models in words.
+fn route_fact(route: &Route) -> String {
+    let backbones: Vec<&str> = route.ensemble.members().iter().map(|member| member.card.backbone).collect();
+    let is_trained = route.ensemble.is_trained();
+    let trained = if is_trained { "trained" } else { "UNTRAINED: its probabilities mean nothing" };
+    let urgent = if route.urgent { ", urgent" } else { "" };
+    format!("route {}: {} on {}, {trained}{urgent}", route.name, route.ensemble.label(), backbones.join(", "))
 }
 
 /// Whether a folder can be written to, or made.
@@ -90,10 +108,10 @@ fn check_folder(folder: &Path) -> Result<String, String> {
         .map_err(|error| format!("{} cannot be made: {error}", folder.display()))
 }
 
-fn explain(common: &Common, what: &Path) -> Result<(), Fatal> {
+fn explain_one(common: &Common, what: &Path) -> Result<(), Fatal> {
     if let Some(code) = what.to_str().and_then(RejectCode::from_word) {
         say(format!("{code}: {}", code.meaning()));
         return Ok(());
     }
-    super::inspect::inspect(common, &super::inspect::Args::of_file(what.to_owned()))
+    explain::explain(common, what)
 }

@@ -21,6 +21,7 @@ use crate::phantom::{PhantomOptions, write_dataset};
 use crate::picture::{Tile, contact_sheet, windowed};
 use crate::pipeline::{Pipeline, Source};
 use crate::results::{NOTICE, millis, sigmoid, study_path};
+use crate::roster::Routing;
 use crate::telemetry;
 
 /// Arguments of `ichd demo`.
@@ -60,7 +61,8 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
     say_step(format!("2. The daemon starts on {}", base.display()));
     let (site, _lock) = site::open(config.clone())?;
     say_step(format!("   {}", site.device.reason));
-    let (card, device) = (site.model.card.clone(), site.device.name.clone());
+    let (routing, device) = (site.roster.routing.clone(), site.device.name.clone());
+    let (is_trained, models) = (routing.is_trained(), backbones(&routing));
     let (sender, reports) = bounded(64);
     let pipeline = Pipeline::start(site, Source::Inbox, Some(sender))?;
     run::stop_on_signals(&pipeline.stop())?;
@@ -77,14 +79,14 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
 
     let labels = read_labels(&base.join("heads").join("labels.csv"))?;
     let picture = base.join("demo.png");
-    let heading = format!("ichd {}  {} on {device}", env!("CARGO_PKG_VERSION"), card.backbone);
+    let heading = format!("ichd {}  {models} on {device}", env!("CARGO_PKG_VERSION"));
     let footer =
-        if card.trained { NOTICE.to_owned() } else { format!("UNTRAINED weights: numbers mean nothing. {NOTICE}") };
+        if is_trained { NOTICE.to_owned() } else { format!("UNTRAINED weights: numbers mean nothing. {NOTICE}") };
     draw(&config, &slices, &labels, &heading, &footer, &picture)?;
     let rate = count.slices as f64 / took.as_secs_f64();
     let summary = json!({
         "site": base, "slices": count.slices, "studies": args.studies, "seconds": took.as_secs_f64(), "slices_per_second": rate,
-        "device": device, "trained": card.trained, "results": config.results.path, "picture": picture,
+        "device": device, "trained": is_trained, "results": config.results.path, "picture": picture,
     });
     if common.json {
         say(summary);
@@ -98,11 +100,22 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
     ));
     say(format!("Results:  {}", config.results.path.display()));
     say(format!("Picture:  {}", picture.display()));
-    if !card.trained {
+    if !is_trained {
         say("The model is untrained: its probabilities mean nothing. Train one, or put one into the model folder.");
     }
     say(NOTICE);
     Ok(())
+}
+
+/// The backbones of all models, each once.
+fn backbones(routing: &Routing) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for member in routing.routes.iter().flat_map(|route| route.ensemble.members()) {
+        if !names.contains(&member.card.backbone) {
+            names.push(member.card.backbone);
+        }
+    }
+    names.join(", ")
 }
 
 fn site_folder(out: Option<&Path>) -> Result<PathBuf, Fatal> {

@@ -1,15 +1,17 @@
 //! `ichd inspect`: one file as the daemon sees it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::{Common, say, site};
+use crate::config::Config;
 use crate::dicom;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Exit, Fatal};
 use crate::identity::{picture_digest, sha256};
 use crate::picture::{side_by_side, windowed};
+use crate::reject::Rejection;
 use crate::results::slice_path;
 use crate::slice::Slice;
 
@@ -23,42 +25,15 @@ pub struct Args {
     png: Option<PathBuf>,
 }
 
-impl Args {
-    /// For a file, without a picture.
-    pub fn of_file(file: PathBuf) -> Self {
-        Args { file, png: None }
-    }
-}
-
 pub fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
     let config = site::settings(common)?;
-    let (_, bytes) = RealDisk
-        .read(&args.file, config.inbox.file_bytes_max)
-        .map_err(|error| Fatal::new(Exit::Usage, format!("{}: {error}", args.file.display())))?;
-    let slices = match dicom::decode(&bytes, &config.admission) {
-        Ok(slices) => slices,
-        Err(rejection) => {
-            if common.json {
-                say(
-                    json!({"verdict": "rejected", "code": rejection.code.word(), "tag": rejection.tag, "sentence": rejection.sentence}),
-                );
-            } else {
-                say(format!("rejected   {rejection}"));
-            }
-            return Ok(());
-        }
-    };
+    let examined = Examined::of(&config, &args.file)?;
     if common.json {
-        say(
-            json!({"verdict": "accepted", "sha256": sha256(&bytes), "slices": slices.iter().map(facts).collect::<Vec<_>>()}),
-        );
+        say(examined.to_json());
     } else {
-        say(format!("accepted   {} slice(s), {} bytes, sha256 {}", slices.len(), bytes.len(), sha256(&bytes)));
-        for slice in &slices {
-            print_facts(slice);
-        }
+        examined.print();
     }
-    let (Some(path), Some(slice)) = (&args.png, slices.first()) else { return Ok(()) };
+    let (Some(path), Ok([slice, ..])) = (&args.png, examined.verdict.as_deref()) else { return Ok(()) };
     let hu = slice_hu(slice);
     let windows = config.kernel_windows();
     let picture = |w: &ichd_kernels::Window| {
@@ -74,6 +49,51 @@ pub fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
         say(format!("windows    {}", path.display()));
     }
     Ok(())
+}
+
+/// A file and its verdict.
+pub struct Examined {
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// Its slices, or why there are none.
+    pub verdict: Result<Vec<Slice>, Rejection>,
+}
+
+impl Examined {
+    /// Reads and judges a file as the daemon does.
+    pub fn of(config: &Config, file: &Path) -> Result<Examined, Fatal> {
+        let (_, bytes) = RealDisk
+            .read(file, config.inbox.file_bytes_max)
+            .map_err(|error| Fatal::new(Exit::Usage, format!("{}: {error}", file.display())))?;
+        let verdict = dicom::decode(&bytes, &config.admission);
+        Ok(Examined { bytes, verdict })
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        match &self.verdict {
+            Ok(slices) => json!({
+                "verdict": "accepted", "sha256": sha256(&self.bytes), "slices": slices.iter().map(facts).collect::<Vec<_>>(),
+            }),
+            Err(rejection) => json!({
+                "verdict": "rejected", "code": rejection.code.word(), "tag": rejection.tag, "sentence": rejection.sentence,
+            }),
+        }
+    }
+
+    /// For people.
+    pub fn print(&self) {
+        match &self.verdict {
+            Err(rejection) => say(format!("rejected   {rejection}")),
+            Ok(slices) => {
+                let (n_bytes, digest) = (self.bytes.len(), sha256(&self.bytes));
+                say(format!("accepted   {} slice(s), {n_bytes} bytes, sha256 {digest}", slices.len()));
+                for slice in slices {
+                    print_facts(slice);
+                }
+            }
+        }
+    }
 }
 
 /// HU of every pixel; padding is air.

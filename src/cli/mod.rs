@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod inspect;
 mod models;
 mod phantom;
@@ -9,6 +10,7 @@ mod progress;
 mod run;
 mod score;
 mod site;
+mod split;
 
 use std::path::PathBuf;
 
@@ -69,8 +71,15 @@ enum Command {
         after_help = "Example: ichd phantom --out heads --studies 20 --seed 7\nLabels are in heads/labels.csv, in RSNA's format."
     )]
     Phantom(phantom::Args),
-    /// Checks settings, folders, model and device, and reports every problem at once.
-    #[command(after_help = "Examples: ichd check --config daemon.yaml\n          ichd check --explain short-pixels")]
+    /// Splits labelled slices by patient, with every label as frequent in each part, and writes who is where.
+    #[command(
+        after_help = "Examples: ichd split --labels labels.csv --groups patients.csv --fraction 0.1 --names subset,rest --out subset.csv\n          ichd split --labels heads/labels.csv --data heads --folds 5 --out folds.csv\nIterative multi-label stratification (Sechidis, Tsoumakas, Vlahavas 2011) over patients, weighted by slices."
+    )]
+    Split(split::Args),
+    /// Checks settings, folders, models, routes and device, and reports every problem at once.
+    #[command(
+        after_help = "Examples: ichd check --config daemon.yaml\n          ichd check --explain slice.dcm\n          ichd check --explain short-pixels"
+    )]
     Check(check::Args),
     /// Models and backbones.
     #[command(subcommand)]
@@ -95,6 +104,7 @@ pub fn execute(cli: Cli) -> Result<(), Fatal> {
         Command::Score(args) => score::score(&common, &args),
         Command::Inspect(args) => inspect::inspect(&common, &args),
         Command::Phantom(args) => phantom::phantom(&common, &args),
+        Command::Split(args) => split::split(&common, &args),
         Command::Check(args) => check::check(&common, &args),
         Command::Models(action) => models::models(&common, &action),
         Command::Completions { shell } => {

@@ -16,7 +16,7 @@ pub fn run(common: &Common) -> Result<(), Fatal> {
     telemetry::start(&config.log, common.verbose);
     let (inbox, results) = (config.inbox.path.clone(), config.results.path.clone());
     let (site, _lock) = site::open(config)?;
-    let model = format!("{}/{}", site.model.card.name, site.model.card.version);
+    let model = site.roster.routing.default_route().ensemble.label();
     let begun = Instant::now();
     let pipeline = Pipeline::start(site, Source::Inbox, None)?;
     stop_on_signals(&pipeline.stop())?;

@@ -37,10 +37,10 @@ pub fn score(common: &Common, args: &Args) -> Result<(), Fatal> {
     if !common.json {
         eprintln!("{}", site.device.reason);
     }
-    let (card, begun) = (site.model.card.clone(), Instant::now());
+    let (is_trained, begun) = (site.roster.routing.is_trained(), Instant::now());
     let bar = progress::bar(files.len() as u64, "files");
     let (sender, reports) = bounded(64);
-    let pipeline = Pipeline::start(site, Source::Files(files), Some(sender))?;
+    let pipeline = Pipeline::start(site, Source::Files { files, roots: args.paths.clone() }, Some(sender))?;
     run::stop_on_signals(&pipeline.stop())?;
     for report in reports {
         let line = if common.json { json_line(&report) } else { text_line(&report) };
@@ -57,8 +57,8 @@ pub fn score(common: &Common, args: &Args) -> Result<(), Fatal> {
             count.slices,
             args.out.display()
         ));
-        if !card.trained {
-            say("The model is untrained: its probabilities mean nothing.");
+        if !is_trained {
+            say("An untrained model takes part: its probabilities mean nothing.");
         }
         say(crate::results::NOTICE);
     }

@@ -1,4 +1,4 @@
-//! What several commands do before their work: settings, model, device, folders, ledger.
+//! What several commands do before their work: settings, models, device, folders, ledger.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::device::{self, Chosen, Want};
 use crate::disk::{RealDisk, make_folders};
 use crate::error::Fatal;
 use crate::ledger::Ledger;
-use crate::model;
 use crate::pipeline::Site;
+use crate::roster::Roster;
 
 /// The settings that a command line asks for: its file, else ./daemon.yaml if there is one, else the defaults.
 pub fn settings(common: &Common) -> Result<Config, Fatal> {
@@ -58,7 +58,7 @@ pub fn lock(ledger: &Path) -> Result<Lock, Fatal> {
     Ok(Lock { _file: file })
 }
 
-/// Makes the folders, takes the site, opens the ledger, loads the model and chooses the device.
+/// Makes the folders, takes the site, opens the ledger, loads the models and chooses the device.
 pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
     for (key, folder) in folders(&config) {
         make_folders(&folder).map_err(|error| Fatal::config(format!("{key}: {}: {error}", folder.display())))?;
@@ -66,9 +66,13 @@ pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
     let lock = lock(&config.ledger.path)?;
     let ledger = Ledger::open(&config.ledger.path)
         .map_err(|error| Fatal::io(format!("{}: {error}", config.ledger.path.display())))?;
-    let model = model::load(&config).map_err(Fatal::config)?;
-    if !model.card.trained {
-        tracing::warn!("The model is untrained: its probabilities mean nothing. Every result says so.");
+    let roster = Roster::load(&config).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Fatal::config(lines.join("\n"))
+    })?;
+    for route in roster.routing.routes.iter().filter(|route| !route.ensemble.is_trained()) {
+        let (route, model) = (&route.name, route.ensemble.label());
+        tracing::warn!(route, model, "The model is untrained: its probabilities mean nothing. Every result says so.");
     }
     let device = device(&config)?;
     let site = Site {
@@ -76,7 +80,7 @@ pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
         clock: Arc::new(SystemClock::new()),
         disk: Arc::new(RealDisk),
         ledger: Arc::new(ledger),
-        model,
+        roster,
         device,
     };
     Ok((site, lock))

@@ -38,18 +38,29 @@ pub(super) fn split<'a>(
             let frames = groups.into_iter().map(|group| join(data_set, group)).collect();
             Ok(Frames { frames, n_extra_bytes: 0 })
         }
-        _ => Err(fault(RejectCode::Corrupt, "it is stored in another way than the transfer syntax says")),
+        _ => Err(wrong_coding()),
     }
 }
 
-fn native<'a>(bytes: &'a [u8], layout: &Layout) -> Result<Frames<'a>, Rejection> {
+/// Judges the size of native pixel data; gives the bytes of one frame and of all.
+pub(super) fn check_native(n_bytes: usize, layout: &Layout) -> Result<(usize, usize), Rejection> {
     let frame_bytes = layout.n_pixels() * usize::from(layout.bits_allocated / 8);
     let needed = frame_bytes * layout.frames;
-    if bytes.len() < needed {
+    if n_bytes < needed {
         let Layout { rows, columns, frames, .. } = layout;
-        let sentence = format!("{} bytes; {frames} x {rows} x {columns} pixels take {needed}", bytes.len());
+        let sentence = format!("{n_bytes} bytes; {frames} x {rows} x {columns} pixels take {needed}");
         return Err(fault(RejectCode::ShortPixels, sentence));
     }
+    Ok((frame_bytes, needed))
+}
+
+/// The refusal of pixel data whose coding contradicts the transfer syntax.
+pub(super) fn wrong_coding() -> Rejection {
+    fault(RejectCode::Corrupt, "it is stored in another way than the transfer syntax says")
+}
+
+fn native<'a>(bytes: &'a [u8], layout: &Layout) -> Result<Frames<'a>, Rejection> {
+    let (frame_bytes, needed) = check_native(bytes.len(), layout)?;
     let frames = bytes.chunks_exact(frame_bytes).take(layout.frames).map(Cow::Borrowed).collect();
     let n_extra_bytes = match bytes.len() - needed {
         1 => 0,

@@ -13,7 +13,7 @@ use super::syntax::Encoding;
 use super::tags;
 use super::text::trimmed;
 use crate::reject::{RejectCode, Rejection};
-use crate::slice::Geometry;
+use crate::slice::{Facts, Geometry};
 
 /// Longest identifier that is believed. The standard allows 64 characters.
 pub(super) const UID_CHARS_MAX: usize = 128;
@@ -61,8 +61,6 @@ pub struct Header {
     pub lossy: bool,
     /// WindowCenter and WindowWidth of the first window, for people only.
     pub window: Option<(f64, f64)>,
-    /// ConvolutionKernel, for people only.
-    pub kernel: Option<String>,
     /// Whether a DirectoryRecordSequence is there.
     pub(super) is_directory: bool,
     object: InMemDicomObject,
@@ -73,6 +71,8 @@ pub struct Header {
 pub struct FrameHeader {
     /// Where the frame lies.
     pub geometry: Geometry,
+    /// What routes ask about, without the folder.
+    pub facts: Facts,
     /// RescaleSlope as text, if there.
     pub slope: Option<String>,
     /// RescaleIntercept as text, if there.
@@ -115,7 +115,6 @@ impl Header {
             padding_limit: sixteen_bits(&object, tags::PIXEL_PADDING_RANGE_LIMIT),
             lossy: lossy.as_deref() == Some("01"),
             window: window.and_then(|(level, width)| level.first().copied().zip(width.first().copied())),
-            kernel: text(&object, tags::CONVOLUTION_KERNEL),
             is_directory: object.get(tags::DIRECTORY_RECORD_SEQUENCE).is_some(),
             object,
         })
@@ -136,6 +135,8 @@ impl Header {
         let orientation = holders(tags::PLANE_ORIENTATION_SEQUENCE);
         let transformation = holders(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE);
         let acquisition = holders(tags::CT_ACQUISITION_DETAILS_SEQUENCE);
+        let reconstruction = holders(tags::CT_RECONSTRUCTION_SEQUENCE);
+        let thickness = first_number(&measures, tags::SLICE_THICKNESS);
         let frame_type =
             groups.iter().flatten().filter_map(|holder| item(holder, tags::CT_IMAGE_FRAME_TYPE_SEQUENCE, 0));
         FrameHeader {
@@ -143,9 +144,19 @@ impl Header {
                 position: array(&position, tags::IMAGE_POSITION_PATIENT),
                 orientation: array(&orientation, tags::IMAGE_ORIENTATION_PATIENT),
                 pixel_spacing: array(&measures, tags::PIXEL_SPACING),
-                thickness: first_number(&measures, tags::SLICE_THICKNESS),
+                thickness,
                 gantry_tilt: first_number(&acquisition, tags::GANTRY_DETECTOR_TILT),
                 instance_number: integer(&self.object, tags::INSTANCE_NUMBER).and_then(|n| i32::try_from(n).ok()),
+            },
+            facts: Facts {
+                modality: self.modality.clone(),
+                body_part: text(&self.object, tags::BODY_PART_EXAMINED),
+                manufacturer: text(&self.object, tags::MANUFACTURER),
+                station: text(&self.object, tags::STATION_NAME),
+                kernel: first_text(&reconstruction, tags::CONVOLUTION_KERNEL),
+                priority: text(&self.object, tags::REQUESTED_PROCEDURE_PRIORITY),
+                thickness_mm: thickness,
+                folder: None,
             },
             slope: first_text(&transformation, tags::RESCALE_SLOPE),
             intercept: first_text(&transformation, tags::RESCALE_INTERCEPT),

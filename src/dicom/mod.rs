@@ -11,6 +11,7 @@ mod header;
 mod part10;
 mod prewalk;
 mod stored;
+mod survey;
 mod syntax;
 mod tags;
 mod text;
@@ -18,14 +19,15 @@ mod text;
 pub use admission::AdmissionRules;
 pub use header::{FrameHeader, Header};
 pub use prewalk::{DEPTH_MAX, ELEMENTS_MAX, SEQUENCE_BYTES_MAX, VALUE_BYTES_MAX};
+pub use survey::{Survey, survey};
 
 use admission::Layout;
 use frames::Frames;
 use part10::Part10;
-use prewalk::{PixelData, Walk};
+use prewalk::Walk;
 
 use crate::reject::{RejectCode, Rejection};
-use crate::slice::{Slice, SliceIds, Warning};
+use crate::slice::{Facts, Slice, SliceIds, Warning};
 
 /// Turns the bytes of one file into its slices, one for each frame.
 ///
@@ -35,12 +37,8 @@ pub fn decode(bytes: &[u8], rules: &AdmissionRules) -> Result<Vec<Slice>, Reject
     let part10 = part10::open(bytes, rules)?;
     let walk = prewalk::walk(&part10.data_set, part10.syntax.encoding)?;
     let header = header_of(&part10, &walk)?;
-    let pixels = pixels_of(&header, &walk)?;
-    let layout = admission::admit(&header, rules)?;
-    if layout.bits_allocated == 8 && part10.syntax.encoding.big_endian {
-        let sentence = "pixels of 8 bits in a big-endian file are not supported";
-        return Err(Rejection::of_tag(RejectCode::BadBits, tags::name(tags::BITS_ALLOCATED), sentence));
-    }
+    let pixels = walk.pixels.as_ref().ok_or_else(|| no_pixels(&header))?;
+    let layout = layout_of(&part10, &header, rules)?;
     let frames = frames::split(&part10.data_set, pixels, part10.syntax.codec, &layout)?;
     let file = File { part10: &part10, header: &header, layout, rules };
     file.slices(&frames)
@@ -54,6 +52,19 @@ pub fn read_header(bytes: &[u8], rules: &AdmissionRules) -> Result<Header, Rejec
     let part10 = part10::open(bytes, rules)?;
     let walk = prewalk::walk(&part10.data_set, part10.syntax.encoding)?;
     header_of(&part10, &walk)
+}
+
+/// What routes ask about each frame that the header announces, without decoding one.
+///
+/// # Errors
+/// The file is no DICOM, damaged, or announces more frames than the rules allow.
+pub fn read_facts(bytes: &[u8], rules: &AdmissionRules) -> Result<Vec<Facts>, Rejection> {
+    let header = read_header(bytes, rules)?;
+    let frames = header.frames.and_then(|frames| usize::try_from(frames).ok()).unwrap_or(1);
+    if frames > rules.frames_max {
+        return Err(Rejection::new(RejectCode::TooManyFrames, format!("{frames} frames")));
+    }
+    Ok((0..frames.max(1)).map(|index| header.frame(index).facts).collect())
 }
 
 /// The header; what the data set lacks is taken from the file meta information.
@@ -71,12 +82,20 @@ fn header_of(part10: &Part10<'_>, walk: &Walk) -> Result<Header, Rejection> {
     Ok(header)
 }
 
-fn pixels_of<'w>(header: &Header, walk: &'w Walk) -> Result<&'w PixelData, Rejection> {
-    walk.pixels.as_ref().ok_or_else(|| {
-        let kind = text::shown(header.modality.as_deref().unwrap_or("unknown modality"));
-        let sentence = format!("it holds no pixel data ({kind})");
-        Rejection::of_tag(RejectCode::NotAnImage, tags::name(tags::PIXEL_DATA), sentence)
-    })
+/// How the pixels of an admitted file lie.
+fn layout_of(part10: &Part10<'_>, header: &Header, rules: &AdmissionRules) -> Result<Layout, Rejection> {
+    let layout = admission::admit(header, rules)?;
+    if layout.bits_allocated == 8 && part10.syntax.encoding.big_endian {
+        let sentence = "pixels of 8 bits in a big-endian file are not supported";
+        return Err(Rejection::of_tag(RejectCode::BadBits, tags::name(tags::BITS_ALLOCATED), sentence));
+    }
+    Ok(layout)
+}
+
+fn no_pixels(header: &Header) -> Rejection {
+    let kind = text::shown(header.modality.as_deref().unwrap_or("unknown modality"));
+    let sentence = format!("it holds no pixel data ({kind})");
+    Rejection::of_tag(RejectCode::NotAnImage, tags::name(tags::PIXEL_DATA), sentence)
 }
 
 /// An admitted file.
@@ -124,6 +143,7 @@ impl File<'_> {
             inverted: layout.inverted,
             padding,
             geometry: frame.geometry,
+            facts: frame.facts,
             transfer_syntax: syntax.uid.to_string(),
             warnings,
         })

@@ -16,6 +16,8 @@ use crate::reject::{RejectCode, Rejection};
 
 const PREAMBLE_BYTES: usize = 128;
 const MAGIC: &[u8; 4] = b"DICM";
+/// Where the mark of every DICOM file ends.
+pub(super) const MARK_END: usize = PREAMBLE_BYTES + MAGIC.len();
 /// SOP class of a media directory (PS3.4 annex B).
 const MEDIA_DIRECTORY: &str = "1.2.840.10008.1.3.10";
 

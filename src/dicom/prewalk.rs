@@ -34,6 +34,19 @@ pub(super) struct Walk {
     pub elements: Vec<(Tag, Range<usize>)>,
     /// The picture.
     pub pixels: Option<PixelData>,
+    /// What the picture's element announces, if the walk ended before it.
+    pub announced: Option<Announced>,
+    /// Value of PatientID. Never handed to the parser of values; only a digest of it is ever made.
+    pub patient: Option<Range<usize>>,
+}
+
+/// Pixel data that was not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// Where its value begins.
+    pub start: usize,
+    /// Its length; nothing if it is encapsulated.
+    pub length: Option<u32>,
 }
 
 /// Where the pixel data lies.
@@ -52,8 +65,19 @@ pub(super) enum PixelData {
 
 /// Walks over `data` up to and including the pixel data; what follows it is never read.
 pub(super) fn walk(data: &[u8], encoding: Encoding) -> Result<Walk, Rejection> {
+    walk_with(data, encoding, false)
+}
+
+/// Walks over the beginning of a data set, up to the pixel data, which need not be there. A beginning that ends before
+/// the pixel data gives a walk without [`Walk::announced`], or is truncated.
+pub(super) fn walk_header(data: &[u8], encoding: Encoding) -> Result<Walk, Rejection> {
+    walk_with(data, encoding, true)
+}
+
+fn walk_with(data: &[u8], encoding: Encoding, header_only: bool) -> Result<Walk, Rejection> {
+    let found = Walk::default();
     let mut walker =
-        Walker { data, position: 0, encoding, stack: Vec::new(), open: None, n_elements: 0, found: Walk::default() };
+        Walker { data, position: 0, encoding, header_only, stack: Vec::new(), open: None, n_elements: 0, found };
     walker.run()?;
     Ok(walker.found)
 }
@@ -72,6 +96,8 @@ struct Walker<'a> {
     data: &'a [u8],
     position: usize,
     encoding: Encoding,
+    /// Pixel data is not entered.
+    header_only: bool,
     stack: Vec<Level>,
     /// The wanted sequence at the top level that is not closed yet, and its start.
     open: Option<(Tag, usize)>,
@@ -164,7 +190,12 @@ impl Walker<'_> {
         }
         let top = self.stack.is_empty();
         if head.tag == tags::PIXEL_DATA && top {
-            self.found.pixels = Some(self.pixel_data(&head)?);
+            if self.header_only {
+                let length = (head.length != UNDEFINED).then_some(head.length);
+                self.found.announced = Some(Announced { start: self.position, length });
+            } else {
+                self.found.pixels = Some(self.pixel_data(&head)?);
+            }
             return Ok(Next::Done);
         }
         let wanted = top && tags::is_wanted(head.tag);
@@ -217,6 +248,9 @@ impl Walker<'_> {
         let end = self.end_of(head.tag, head.length)?;
         if wanted {
             self.check_size(head.tag, end, VALUE_BYTES_MAX)?;
+        }
+        if head.tag == tags::PATIENT_ID && self.stack.is_empty() && self.found.patient.is_none() {
+            self.found.patient = Some(self.position..end);
         }
         self.position = end;
         if wanted {

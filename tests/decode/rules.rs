@@ -1,7 +1,8 @@
 //! Every rule of admission, with the phantom changed in one element.
 
-use ichd::dicom::{AdmissionRules, decode};
+use ichd::dicom::{AdmissionRules, decode, read_facts};
 use ichd::reject::RejectCode;
+use ichd::slice::Facts;
 
 use super::editor::Editor;
 use super::{code, figures, only, warnings};
@@ -200,4 +201,58 @@ fn identifiers_may_be_illegal_or_missing_but_not_endless() {
     assert_eq!((slice.ids.study.as_str(), slice.ids.series.as_str()), ("../../etc/x", ""));
     assert!(slice.ids.instance.starts_with("1.2.826."), "the file meta information names the instance");
     assert_eq!(refusal(&Editor::new().text(0x20, 0xD, b"UI", &"1".repeat(200))).0, RejectCode::Corrupt);
+}
+
+#[test]
+fn what_routes_ask_about_is_read_and_refuses_nothing() {
+    let facts = |editor: Editor| only(&editor.bytes()).facts;
+    let bare = [(8, 0x70), (8, 0x1010), (0x18, 0x15), (0x18, 0x50), (0x18, 0x1210), (0x40, 0x1003)];
+    let bare = || bare.iter().fold(Editor::new(), |editor, (group, element)| editor.without(*group, *element));
+    let modality = Some("CT".to_string());
+    assert_eq!(facts(bare()), Facts { modality: modality.clone(), ..Facts::default() });
+    let full = bare()
+        .text(8, 0x70, b"LO", "SIEMENS ")
+        .text(8, 0x1010, b"SH", " CT01 ")
+        .text(0x18, 0x15, b"CS", "HEAD")
+        .text(0x18, 0x50, b"DS", "0.625 ")
+        .text(0x18, 0x1210, b"SH", "H31s\\3")
+        .text(0x40, 0x1003, b"SH", "STAT");
+    let expected = Facts {
+        modality,
+        body_part: Some("HEAD".into()),
+        manufacturer: Some("SIEMENS".into()),
+        station: Some("CT01".into()),
+        kernel: Some("H31s".into()),
+        priority: Some("STAT".into()),
+        thickness_mm: Some(0.625),
+        folder: None,
+    };
+    assert_eq!(read_facts(&full.bytes(), &default()), Ok(vec![expected.clone()]));
+    assert_eq!(facts(full), expected);
+    // Empty values are missing ones; letters outside of ASCII, and numbers that are none, are no reason to refuse.
+    let odd = bare().text(8, 0x70, b"LO", "  ").text(0x18, 0x50, b"DS", "thin").set(8, 0x1010, b"SH", b"R\xF6 1");
+    let odd = facts(odd);
+    assert_eq!((odd.manufacturer, odd.thickness_mm, odd.station.is_some()), (None, None, true));
+}
+
+#[test]
+fn the_kernel_of_an_enhanced_file_stands_in_its_functional_groups() {
+    use dicom_core::value::DataSetSequence;
+    use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
+    use dicom_object::InMemDicomObject;
+
+    let mut object = dicom_object::from_reader(super::data("enhanced_native.dcm").as_slice()).unwrap();
+    let kernel = DataElement::new(Tag(0x0018, 0x1210), VR::SH, PrimitiveValue::from("UB"));
+    let inner = InMemDicomObject::from_element_iter([kernel]);
+    let reconstruction = DataElement::new(Tag(0x0018, 0x9314), VR::SQ, DataSetSequence::from(vec![inner]));
+    let shared = Tag(0x5200, 0x9229);
+    let mut groups = object.element(shared).unwrap().items().unwrap()[0].clone();
+    groups.put(reconstruction);
+    object.put(DataElement::new(shared, VR::SQ, DataSetSequence::from(vec![groups])));
+    let mut bytes = Vec::new();
+    object.write_all(&mut bytes).unwrap();
+    let slices = super::decode_default(&bytes).unwrap();
+    assert!(slices.len() > 1 && slices.iter().all(|slice| slice.facts.kernel.as_deref() == Some("UB")));
+    let facts: Vec<Facts> = slices.into_iter().map(|slice| slice.facts).collect();
+    assert_eq!(read_facts(&bytes, &default()), Ok(facts));
 }

@@ -145,6 +145,18 @@ pub fn phantoms(folder: &Path, studies: usize, slices: usize) -> Vec<PathBuf> {
     files(folder).into_iter().filter(|file| file.extension().is_some_and(|e| e == "dcm")).collect()
 }
 
+/// A JSON Schema.
+pub fn schema(text: &str) -> jsonschema::Validator {
+    jsonschema::validator_for(&serde_json::from_str(text).unwrap()).unwrap()
+}
+
+/// Holds a file against its schema.
+pub fn assert_valid(validator: &jsonschema::Validator, value: &Value) {
+    let errors: Vec<String> =
+        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:?}\n{value:#}");
+}
+
 /// A file of the committed test data.
 pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dicom").join(name)

@@ -2,6 +2,7 @@
 //!
 //! Loops are written plainly over fixed blocks and compiled once for each vector width; [`pulp`] picks at run time.
 
+pub mod adam;
 pub mod conv;
 pub mod depthwise;
 pub mod norm;
@@ -9,7 +10,7 @@ pub mod pool;
 pub mod tensors;
 pub mod window;
 
-use std::ops::{Add, AddAssign, Mul, Sub};
+use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
 use burn::tensor::Element;
 
@@ -23,6 +24,7 @@ pub trait Real:
     + AddAssign
     + Sub<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
     + Send
     + Sync
     + 'static
@@ -39,6 +41,8 @@ pub trait Real:
     fn wide(self) -> f64;
     /// 1 / (1 + exp(-self)).
     fn sigmoid(self) -> Self;
+    /// Square root.
+    fn root(self) -> Self;
 }
 
 impl Real for f32 {
@@ -75,6 +79,10 @@ impl Real for f32 {
         let two_to_whole = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3F80_0000));
         1.0 / exp.mul_add(two_to_whole, 1.0)
     }
+    #[inline(always)]
+    fn root(self) -> f32 {
+        self.sqrt()
+    }
 }
 
 impl Real for f64 {
@@ -95,6 +103,10 @@ impl Real for f64 {
     #[inline(always)]
     fn sigmoid(self) -> f64 {
         1.0 / (1.0 + (-self).exp())
+    }
+    #[inline(always)]
+    fn root(self) -> f64 {
+        self.sqrt()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::spec::BackboneSpec;
+use crate::spec::{BackboneSpec, Precision};
 use crate::weights::{Weights, WeightsError};
 
 /// The form that scores. Its BatchNorms are folded into the convolutions when weights are loaded.
@@ -29,6 +29,24 @@ pub struct Pass {
     pub gradients: Weights,
 }
 
+/// How a step of the optimizer (Adam with decoupled weight decay) moves the weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Weight decay of kernels; biases and BatchNorms have none.
+    pub weight_decay: f64,
+    /// Share of the old value in the moving average of all weights; no average is kept if `None`.
+    pub average_decay: Option<f64>,
+}
+
+impl Default for Rule {
+    /// The report's: plain Adam at 1e-4.
+    fn default() -> Self {
+        Rule { learning_rate: 1e-4, weight_decay: 0.0, average_decay: None }
+    }
+}
+
 /// The form that learns.
 pub trait Trainee: Send {
     /// What it is.
@@ -49,6 +67,29 @@ pub trait Trainee: Send {
 
     /// Scores in evaluation mode: running statistics, no gradient.
     fn forward(&self, images: Tensor<4>) -> Tensor<2>;
+
+    /// The moving average of all weights, BatchNorm statistics included, if one is kept.
+    fn averaged(&mut self) -> Option<Weights>;
+
+    /// Everything that the next steps depend on: weights, the optimizer's memory, moving averages.
+    fn state(&mut self) -> Weights;
+
+    /// Takes what [`Trainee::state`] gave: learning goes on as if it had not been interrupted.
+    ///
+    /// # Errors
+    /// As [`Backbone::load`].
+    fn restore(&mut self, state: &Weights) -> Result<(), WeightsError>;
+
+    /// The type of number of the convolutions' products while it learns. Weights, BatchNorms, loss and all sums stay f32.
+    fn mix(&mut self, precision: Precision);
+
+    /// Adds `share` times the gradients of a batch: images `[n, windows, side, side]`, targets `[n, 6]`, and what each of
+    /// them weighs, `[n, 6]` or `[1, 6]`. Returns the batch's loss, the mean of the weighted losses of all slices and
+    /// labels, on the device: reading it waits for the device.
+    fn accumulate(&mut self, images: Tensor<4>, targets: Tensor<2>, weights: Tensor<2>, share: f64) -> Tensor<1>;
+
+    /// Moves the weights by the gradients that were added since the last time.
+    fn apply(&mut self, rule: &Rule);
 
     /// One step of Adam on the mean binary cross-entropy of images `[n, 3, side, side]` and targets `[n, 6]`.
     /// Returns the loss before the step.

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::backbone::{Rule, Trainee};
 use crate::fill::uniform;
 use crate::label::N_LABELS;
 use crate::spec::{BackboneSpec, Precision, Variant};
@@ -9,6 +10,9 @@ use crate::weights::Weights;
 
 /// Most that logits of folded weights may differ from those of unfolded ones, relative to the largest of a slice or 1.
 const FOLDED: f32 = 1e-5;
+
+/// Most that logits in half precision may differ from those in f32, likewise: a hundred layers of bfloat16's three digits.
+const HALF: f32 = 0.1;
 
 /// Checks a backbone on a device, at its smallest side to save time: names and counts, shapes of outputs, independence of
 /// slices in a batch, weights out and in, that training lowers the loss, and that frozen parts stay.
@@ -21,7 +25,9 @@ pub fn check(spec: &'static BackboneSpec, device: &Device) -> Result<(), String>
     let weights = spec.untrained(7);
     check_scoring(spec, device, side, &weights)?;
     check_training(spec, device, side, &weights)?;
-    check_freezing(spec, device, side, &weights)
+    check_precisions(spec, device, side, &weights)?;
+    check_freezing(spec, device, side, &weights)?;
+    check_resuming(spec, device, side, &weights)
 }
 
 /// A reproducible batch of images `[n, 3, side, side]` with values in -2..2.
@@ -125,6 +131,53 @@ fn check_training(spec: &'static BackboneSpec, device: &Device, side: usize, wei
     Ok(())
 }
 
+/// Half precision gives what f32 gives, as far as its digits go.
+fn check_precisions(
+    spec: &'static BackboneSpec,
+    device: &Device,
+    side: usize,
+    weights: &Weights,
+) -> Result<(), String> {
+    let batch = images(2, side, device);
+    let score = |weights: &Weights, precision| -> Result<Vec<Vec<f32>>, String> {
+        let mut backbone = (spec.infer)(device, Variant::default(), precision);
+        backbone.load(weights).map_err(|error| error.to_string())?;
+        rows(backbone.forward(batch.clone()))
+    };
+    let mut weights = weights.clone();
+    if !score(&weights, Precision::F16)?.iter().flatten().all(|logit| logit.is_finite()) {
+        // Without BatchNorm statistics of its own an untrained network may grow beyond what f16 holds.
+        weights = settled(spec, device, &batch, &weights)?;
+    }
+    let full = score(&weights, Precision::F32)?;
+    for precision in [Precision::F16, Precision::Bf16] {
+        for (row, full) in score(&weights, precision)?.iter().zip(&full) {
+            let error = distance(row, full) / scale(full);
+            // Comparisons with what is no number are false.
+            if !(row.iter().all(|logit| logit.is_finite()) && error > 0.0 && error < HALF) {
+                return Err(format!("{}: {} gives {row:?}, f32 {full:?}", spec.name, precision.name()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Weights with BatchNorm statistics near those of a batch.
+fn settled(
+    spec: &'static BackboneSpec,
+    device: &Device,
+    batch: &Tensor<4>,
+    weights: &Weights,
+) -> Result<Weights, String> {
+    const PASSES: usize = 40;
+    let mut trainee = (spec.train)(device, Variant::default());
+    trainee.load(weights).map_err(|error| error.to_string())?;
+    for _ in 0..PASSES {
+        trainee.gradients(batch.clone(), Tensor::<2>::zeros([2, N_LABELS], device));
+    }
+    Ok(trainee.weights())
+}
+
 /// A file of the weights comes back as the same weights, and what is frozen stays as it is while the head learns.
 fn check_freezing(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
     let bytes = weights.to_safetensors().map_err(|error| error.to_string())?;
@@ -141,6 +194,45 @@ fn check_freezing(spec: &'static BackboneSpec, device: &Device, side: usize, wei
             let problem = if stayed { "did not learn" } else { "is frozen and learned" };
             return Err(format!("{}: {name} {problem}", spec.name));
         }
+    }
+    Ok(())
+}
+
+/// Learning that goes on from a saved state ends with the same bits as learning that was not interrupted, also with
+/// gradients in two parts, averages and decay; and in half precision it learns too.
+fn check_resuming(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
+    let rule = Rule { learning_rate: 1e-3, weight_decay: 0.01, average_decay: Some(0.9) };
+    let batch = images(2, side, device);
+    let targets = Tensor::<2>::ones([2, N_LABELS], device);
+    let shares = vec![2.0f32, 1.0, 1.0, 1.0, 1.0, 1.0];
+    let label_weights = Tensor::<2>::from_data(TensorData::new(shares, [1, N_LABELS]), device);
+    let learn = |trainee: &mut dyn Trainee| -> Result<f32, String> {
+        let mut last = f32::NAN;
+        for _ in 0..2 {
+            let loss = trainee.accumulate(batch.clone(), targets.clone(), label_weights.clone(), 0.5);
+            last = loss.try_into_data().map_err(|error| format!("{error:?}"))?.iter::<f32>().next().unwrap_or(f32::NAN);
+        }
+        trainee.apply(&rule);
+        Ok(last)
+    };
+    let mut whole = (spec.train)(device, Variant::default());
+    whole.load(weights).map_err(|error| error.to_string())?;
+    learn(whole.as_mut())?;
+    let bytes = whole.state().to_safetensors().map_err(|error| error.to_string())?;
+    learn(whole.as_mut())?;
+    let mut resumed = (spec.train)(device, Variant::default());
+    let state = Weights::from_safetensors(&bytes, "state").map_err(|error| error.to_string())?;
+    resumed.restore(&state).map_err(|error| error.to_string())?;
+    learn(resumed.as_mut())?;
+    if whole.state() != resumed.state() || whole.averaged().is_none() || whole.averaged() == Some(whole.weights()) {
+        return Err(format!("{}: learning that was interrupted ends elsewhere", spec.name));
+    }
+    let mut mixed = (spec.train)(device, Variant::default());
+    mixed.load(weights).map_err(|error| error.to_string())?;
+    mixed.mix(Precision::Bf16);
+    let losses = [learn(mixed.as_mut())?, learn(mixed.as_mut())?, learn(mixed.as_mut())?];
+    if losses.iter().any(|loss| !loss.is_finite()) || losses[2] >= losses[0] {
+        return Err(format!("{}: in bf16 it does not learn: {losses:?}", spec.name));
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Convolution with what follows it as one unit. Knows no network.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use ichd_kernels::{Act, After, Plane, activate, conv2d, depthwise_conv2d};
 use ichd_plugin::weights::Entry;
 
 use crate::norm::{EPSILON, Norm, lines};
-use crate::part::{Part, Place, constant};
+use crate::part::{Part, Place, Slot, constant};
 
 /// How far a kernel reaches over the image's edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +133,8 @@ pub struct ConvUnit {
     norm: Option<Norm>,
     frozen: bool,
     #[module(skip)]
+    half: Option<FloatDType>,
+    #[module(skip)]
     spec: ConvSpec,
 }
 
@@ -147,6 +149,7 @@ impl ConvUnit {
                 Follow::Bias | Follow::Nothing => None,
             },
             frozen: false,
+            half: None,
             spec,
         }
     }
@@ -183,7 +186,15 @@ impl ConvUnit {
         let [_, height, width, _] = x.dims();
         let (weight, plane) = (self.weight.val(), self.spec.plane([height, width]));
         let weight = if self.frozen { constant(weight) } else { weight };
-        if self.spec.depthwise { depthwise_conv2d(x, weight, plane, after) } else { conv2d(x, weight, plane, after) }
+        let layer = if self.spec.depthwise { depthwise_conv2d } else { conv2d };
+        match self.half.filter(|_| x.device().is_autodiff()) {
+            None => layer(x, weight, plane, after),
+            // Products in half precision; sums, bias and all that follows in f32.
+            Some(half) => {
+                let sums = layer(x.cast(half), weight.cast(half), plane, After::nothing());
+                after.apply(sums.cast(FloatDType::F32))
+            }
+        }
     }
 
     /// Takes kernel and what follows, in the order of their names.
@@ -220,6 +231,19 @@ impl ConvUnit {
         parts.extend(self.bias.iter().map(|bias| Part::Vector(bias.val())));
         parts.extend(self.norm.iter().flat_map(Norm::parts));
         parts
+    }
+
+    /// What learns, in the order of their names.
+    pub(crate) fn slots(&mut self) -> Vec<Slot<'_>> {
+        let mut slots = vec![Slot::Kernel(&mut self.weight)];
+        slots.extend(self.bias.iter_mut().map(Slot::Vector));
+        slots.extend(self.norm.iter_mut().flat_map(Norm::slots));
+        slots
+    }
+
+    /// The convolution's type of number while it learns; everything else stays f32.
+    pub(crate) fn mix(&mut self, half: Option<FloatDType>) {
+        self.half = half;
     }
 
     pub(crate) fn freeze(&mut self, frozen: bool) {

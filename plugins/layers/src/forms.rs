@@ -1,15 +1,13 @@
-//! The two forms of a network: one that scores, with folded BatchNorms, and one that learns. Knows no particular network.
+//! What a family describes, and the form that scores. Knows no particular network.
 
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, FloatDType, Tensor};
-use ichd_plugin::backbone::{Backbone, Pass, Trainee};
+use ichd_plugin::backbone::Backbone;
 use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
 use ichd_plugin::weights::{Entry, Weights, WeightsError};
 
 use crate::layer::{Layer, Name};
-use crate::part::{Place, values};
+use crate::part::Place;
 
 /// What a family writes: the network and the names of its layers, once.
 pub trait Network: Module + Clone + Send + 'static {
@@ -25,7 +23,7 @@ pub trait Network: Module + Clone + Send + 'static {
 
 /// From the order of the plugins' interface to that of the layers. Windowed images lie channels-last in memory already, so
 /// nothing moves.
-fn channels_last(images: Tensor<4>) -> Tensor<4> {
+pub(crate) fn channels_last(images: Tensor<4>) -> Tensor<4> {
     images.permute([0, 2, 3, 1])
 }
 
@@ -37,7 +35,7 @@ pub fn shapes<N: Network>(windows: usize) -> Vec<(String, Vec<usize>)> {
     names.into_iter().map(|name| (name.name, name.shape)).collect()
 }
 
-fn load<N: Network>(
+pub(crate) fn load<N: Network>(
     network: &mut N,
     spec: &BackboneSpec,
     weights: &Weights,
@@ -99,91 +97,5 @@ impl<N: Network> Backbone for Inference<N> {
             Precision::Bf16 => FloatDType::BF16,
         };
         self.network.forward(images.cast(half)).cast(FloatDType::F32)
-    }
-}
-
-/// The form that learns.
-pub fn training<N: Network>(spec: &'static BackboneSpec, device: &Device, variant: Variant) -> Box<dyn Trainee> {
-    let device = device.clone().autodiff();
-    let optimizer = AdamConfig::new().init();
-    let place = Place { device: device.clone(), precision: Precision::F32, folded: false };
-    Box::new(Training { network: N::new(&device, variant), spec, variant, place, optimizer })
-}
-
-struct Training<N> {
-    network: N,
-    spec: &'static BackboneSpec,
-    variant: Variant,
-    place: Place,
-    optimizer: ModuleOptimizer,
-}
-
-impl<N: Network> Training<N> {
-    /// Mean binary cross-entropy on logits, in the form that cannot overflow: max(x, 0) - x y + log(1 + exp(-|x|)).
-    fn loss(&self, images: Tensor<4>, targets: Tensor<2>) -> Tensor<1> {
-        let logits = self.network.forward(channels_last(images.to_device(&self.place.device)));
-        let targets = targets.to_device(&self.place.device);
-        let softplus = (logits.clone().abs().neg().exp() + 1.0).log();
-        (relu(logits.clone()) - logits * targets + softplus).mean()
-    }
-}
-
-fn scalar(loss: &Tensor<1>) -> f64 {
-    values(loss.clone()).first().map_or(f64::NAN, |value| f64::from(*value))
-}
-
-impl<N: Network> Trainee for Training<N> {
-    fn spec(&self) -> &'static BackboneSpec {
-        self.spec
-    }
-
-    fn load(&mut self, weights: &Weights) -> Result<(), WeightsError> {
-        load(&mut self.network, self.spec, weights, &self.place, self.variant)
-    }
-
-    fn weights(&mut self) -> Weights {
-        let mut weights = Weights::new();
-        for layer in self.network.layers() {
-            for (name, part) in layer.names().into_iter().zip(layer.parts()) {
-                let Entry { shape, values } = part.entry();
-                weights.insert(name.name, shape, values);
-            }
-        }
-        weights
-    }
-
-    fn freeze(&mut self, is_frozen: &dyn Fn(&str) -> bool) {
-        for mut layer in self.network.layers() {
-            let frozen = layer.names().first().is_some_and(|first| is_frozen(&first.name));
-            layer.freeze(frozen);
-        }
-    }
-
-    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.network.valid().forward(channels_last(images.to_device(&self.place.device.clone().inner())))
-    }
-
-    fn step(&mut self, images: Tensor<4>, targets: Tensor<2>, learning_rate: f64) -> f64 {
-        let loss = self.loss(images, targets);
-        let value = scalar(&loss);
-        let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
-        self.network = self.optimizer.step(learning_rate, self.network.clone(), gradients);
-        value
-    }
-
-    fn gradients(&mut self, images: Tensor<4>, targets: Tensor<2>) -> Pass {
-        let loss = self.loss(images, targets);
-        let value = scalar(&loss);
-        let all = loss.backward();
-        let mut gradients = Weights::new();
-        for layer in self.network.layers() {
-            for (name, part) in layer.names().into_iter().zip(layer.parts()).filter(|(name, _)| name.learned) {
-                if let Some(gradient) = part.gradient(&all) {
-                    let Entry { shape, values } = gradient.entry();
-                    gradients.insert(name.name, shape, values);
-                }
-            }
-        }
-        Pass { loss: value, gradients }
     }
 }

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use ichd_plugin::weights::Entry;
 
-use crate::part::{Part, Place, constant};
+use crate::part::{Part, Place, Slot, constant};
 
 /// Features to logits.
 #[derive(Module, Debug)]
@@ -47,6 +47,10 @@ impl Head {
 
     pub(crate) fn parts(&self) -> Vec<Part> {
         vec![Part::Matrix(self.weight.val()), Part::Vector(self.bias.val())]
+    }
+
+    pub(crate) fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Matrix(&mut self.weight), Slot::Vector(&mut self.bias)]
     }
 
     pub(crate) fn freeze(&mut self, frozen: bool) {

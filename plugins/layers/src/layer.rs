@@ -1,11 +1,12 @@
 //! Layers by the names that PyTorch gives their weights. Knows no particular network.
 
+use burn::tensor::FloatDType;
 use ichd_plugin::weights::Entry;
 
 use crate::conv::{ConvUnit, Follow};
 use crate::head::Head;
 use crate::norm::{NORM_LEARNED, NORM_VECTORS, NormUnit};
-use crate::part::{Part, Place};
+use crate::part::{Part, Place, Slot};
 
 /// One layer of a network with its names.
 pub enum Layer<'a> {
@@ -97,6 +98,24 @@ impl<'a> Layer<'a> {
             Layer::Conv { unit, .. } => unit.parts(),
             Layer::Norm { unit, .. } => unit.parts(),
             Layer::Head { head, .. } => head.parts(),
+        }
+    }
+
+    /// What learns, with names.
+    pub(crate) fn slots(&mut self) -> Vec<(String, Slot<'_>)> {
+        let names = self.names().into_iter().filter(|name| name.learned).map(|name| name.name);
+        let slots = match self {
+            Layer::Conv { unit, .. } => unit.slots(),
+            Layer::Norm { unit, .. } => unit.slots(),
+            Layer::Head { head, .. } => head.slots(),
+        };
+        names.zip(slots).collect()
+    }
+
+    /// The type of number of its convolution while it learns.
+    pub(crate) fn mix(&mut self, half: Option<FloatDType>) {
+        if let Layer::Conv { unit, .. } = self {
+            unit.mix(half);
         }
     }
 

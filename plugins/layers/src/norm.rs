@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use ichd_kernels::{Act, activate, batch_norm};
 use ichd_plugin::weights::Entry;
 
-use crate::part::{Part, Place, constant};
+use crate::part::{Part, Place, Slot, constant};
 
 /// Names of a BatchNorm's vectors after its prefix.
 pub(crate) const NORM_VECTORS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
@@ -57,6 +57,11 @@ impl Norm {
         let vectors =
             [self.gamma.val(), self.beta.val(), self.running_mean.value_sync(), self.running_var.value_sync()];
         vectors.map(Part::Vector)
+    }
+
+    /// What learns, in the order of [`NORM_VECTORS`].
+    pub fn slots(&mut self) -> Vec<Slot<'_>> {
+        vec![Slot::Vector(&mut self.gamma), Slot::Vector(&mut self.beta)]
     }
 
     pub fn freeze(&mut self, frozen: bool) {
@@ -140,6 +145,10 @@ impl NormUnit {
 
     pub(crate) fn parts(&self) -> Vec<Part> {
         self.norm.iter().flat_map(Norm::parts).collect()
+    }
+
+    pub(crate) fn slots(&mut self) -> Vec<Slot<'_>> {
+        self.norm.iter_mut().flat_map(Norm::slots).collect()
     }
 
     pub(crate) fn freeze(&mut self, frozen: bool) {

@@ -1,5 +1,6 @@
 //! Weights as tensors of whatever rank, and how values get in and out of them. Knows no layer.
 
+use burn::module::Param;
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use ichd_plugin::spec::Precision;
 use ichd_plugin::weights::Entry;
@@ -24,6 +25,15 @@ impl Part {
         }
     }
 
+    /// Its values in a row, without a past.
+    pub fn flat(self) -> Tensor<1> {
+        match self {
+            Part::Kernel(tensor) => plain(tensor).flatten(0, 3),
+            Part::Matrix(tensor) => plain(tensor).flatten(0, 1),
+            Part::Vector(tensor) => plain(tensor),
+        }
+    }
+
     /// Its gradient, if it has one.
     pub fn gradient(&self, all: &Gradients) -> Option<Part> {
         match self {
@@ -32,6 +42,11 @@ impl Part {
             Part::Vector(tensor) => tensor.grad(all).map(Part::Vector),
         }
     }
+}
+
+/// Off the autodiff device.
+fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    if tensor.device().is_autodiff() { tensor.inner() } else { tensor }
 }
 
 fn entry<const D: usize>(tensor: Tensor<D>) -> Entry {
@@ -43,6 +58,52 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let count = tensor.shape().num_elements();
     let data = tensor.try_into_data().ok().and_then(|data| data.try_to_vec_as::<f32>().ok());
     data.unwrap_or_else(|| vec![f32::NAN; count])
+}
+
+/// A learned tensor, to be replaced by the optimizer.
+pub(crate) enum Slot<'a> {
+    Kernel(&'a mut Param<Tensor<4>>),
+    Matrix(&'a mut Param<Tensor<2>>),
+    Vector(&'a mut Param<Tensor<1>>),
+}
+
+impl Slot<'_> {
+    /// Whether it mixes values: weight decay leaves biases and BatchNorms alone.
+    pub fn is_kernel(&self) -> bool {
+        !matches!(self, Slot::Vector(_))
+    }
+
+    /// Its values in a row.
+    pub fn flat(&self) -> Tensor<1> {
+        match self {
+            Slot::Kernel(param) => param.val().inner().flatten(0, 3),
+            Slot::Matrix(param) => param.val().inner().flatten(0, 1),
+            Slot::Vector(param) => param.val().inner(),
+        }
+    }
+
+    /// Its gradient in a row, if it has one.
+    pub fn take_gradient(&self, all: &mut Gradients) -> Option<Tensor<1>> {
+        match self {
+            Slot::Kernel(param) => param.val().grad_remove(all).map(|grad| grad.flatten(0, 3)),
+            Slot::Matrix(param) => param.val().grad_remove(all).map(|grad| grad.flatten(0, 1)),
+            Slot::Vector(param) => param.val().grad_remove(all),
+        }
+    }
+
+    /// Takes other values, in a row.
+    pub fn replace(self, flat: Tensor<1>) {
+        match self {
+            Slot::Kernel(param) => *param = lifted(flat.reshape(param.val().dims())),
+            Slot::Matrix(param) => *param = lifted(flat.reshape(param.val().dims())),
+            Slot::Vector(param) => *param = lifted(flat),
+        }
+    }
+}
+
+/// A parameter that learns.
+fn lifted<const D: usize>(values: Tensor<D>) -> Param<Tensor<D>> {
+    Param::from_tensor(values.autodiff())
 }
 
 /// The same values without a gradient: a detached parameter alone would still ask for one.
