@@ -95,8 +95,8 @@ impl<'a> RawTensor<'a> {
             return Err(format!("{} strides for {} dimensions", strides.len(), shape.len()));
         }
         if count > 0 {
-            let steps = shape.iter().zip(&strides).map(|(side, stride)| (side - 1).checked_mul(*stride));
-            let last = steps.fold(Some(0usize), |sum, step| sum?.checked_add(step?));
+            let mut steps = shape.iter().zip(&strides).map(|(side, stride)| (side - 1).checked_mul(*stride));
+            let last = steps.try_fold(0usize, |sum, step| sum.checked_add(step?));
             if last.is_none_or(|last| last >= available) {
                 return Err(format!("shape {shape:?} with strides {strides:?} reaches beyond its data"));
             }
