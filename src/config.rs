@@ -6,10 +6,12 @@ mod routes;
 use std::path::{Path, PathBuf};
 
 use ichd_kernels::{Ramp, Window};
+use ichd_plugin::spec::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::dicom::AdmissionRules;
 use crate::limits::WINDOWS_MAX;
+use crate::trainer::recipe::TrainSetting;
 use crate::yaml::{self, Step, Value};
 
 pub use routes::{DEFAULT_ROUTE, MatchSetting, MemberSetting, RouteSetting, Texts};
@@ -30,6 +32,8 @@ pub struct Config {
     pub batch: BatchSetting,
     pub decode: DecodeSetting,
     pub device: String,
+    pub precision: Precision,
+    pub train: TrainSetting,
     pub log: Log,
 }
 
@@ -171,6 +175,8 @@ impl Default for Config {
             batch: BatchSetting::default(),
             decode: DecodeSetting::default(),
             device: "auto".into(),
+            precision: Precision::F32,
+            train: TrainSetting::default(),
             log: Log::default(),
         }
     }
@@ -305,6 +311,8 @@ impl Config {
             &mut self.results.path,
             &mut self.ledger.path,
             &mut self.model.path,
+            &mut self.train.runs_path,
+            &mut self.train.cache_path,
         ] {
             if path.is_relative() {
                 *path = base.join(&*path);
@@ -328,6 +336,7 @@ impl Config {
             report("model.name", routes::MODEL_NAME_RULE.into());
         }
         routes::check(&self.routes, report);
+        self.train.check(report);
     }
 
     fn check_numbers(&self, report: &mut dyn FnMut(&str, String)) {
@@ -392,6 +401,8 @@ impl Config {
             ("results.path", &self.results.path),
             ("ledger.path", &self.ledger.path),
             ("model.path", &self.model.path),
+            ("train.runs_path", &self.train.runs_path),
+            ("train.cache_path", &self.train.cache_path),
         ];
         for (key, path) in others {
             if path.as_os_str().is_empty() {
@@ -419,6 +430,15 @@ impl Config {
     /// The windows as the kernels take them.
     pub fn kernel_windows(&self) -> Vec<Window> {
         self.windows.iter().map(|window| Window { level: window.level, width: window.width }).collect()
+    }
+}
+
+impl From<Ramp> for RampSetting {
+    fn from(ramp: Ramp) -> Self {
+        match ramp {
+            Ramp::LinearExact => RampSetting::LinearExact,
+            Ramp::Linear => RampSetting::Linear,
+        }
     }
 }
 
@@ -537,7 +557,7 @@ mod tests {
                 "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
                 "3|inbox.scan_secs|is text; a number such as `10` would be right",
                 "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
-                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, routes, batch, decode, device, log",
+                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, routes, batch, decode, device, precision, train, log",
             ]
         );
     }

@@ -212,6 +212,8 @@ impl Answer {
 mod tests {
     use ichd_kernels::{Ramp, Window};
 
+    use ichd_plugin::spec::{Convention, Precision};
+
     use super::*;
     use crate::model::Preprocessing;
 
@@ -228,6 +230,8 @@ mod tests {
             version: "1".into(),
             sha256: sha256(name.as_bytes()),
             backbone: "mobilenet_v2",
+            convention: Convention::Torch,
+            precision: Precision::F32,
             trained: name != "u",
             preprocessing,
             calibration,

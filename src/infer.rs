@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use crossbeam_channel::{Receiver, Sender};
 use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, window_tensor};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::{Precision, Variant};
+use ichd_plugin::spec::Precision;
 
 use crate::clock::{Clock, Tick};
 use crate::device::Chosen;
@@ -26,6 +26,8 @@ pub struct Engine {
     device: Device,
     plan: WindowPlan,
     transport: Transport,
+    /// In which the images are made.
+    dtype: FloatDType,
 }
 
 /// The device or the model failed.
@@ -59,7 +61,9 @@ impl Engine {
     /// # Errors
     /// The weights do not fit the backbone, or the preprocessing makes no sense.
     pub fn new(model: &Model, chosen: &Chosen) -> Result<Engine, EngineError> {
-        let mut backbone = (model.spec.infer)(&chosen.device, Variant::default(), Precision::F32);
+        let precision = model.card.precision;
+        let dtype = number_type(precision, chosen)?;
+        let mut backbone = (model.spec.infer)(&chosen.device, model.card.variant(), precision);
         backbone.load(&model.weights).map_err(|error| EngineError::Model(error.to_string()))?;
         let preprocessing = &model.card.preprocessing;
         let plan = WindowPlan::new(
@@ -71,7 +75,7 @@ impl Engine {
         )
         .map_err(|error| EngineError::Model(error.to_string()))?;
         let device = chosen.device.clone();
-        Ok(Engine { backbone, transport: Transport::of(&device), device, plan })
+        Ok(Engine { backbone, transport: Transport::of(&device), device, plan, dtype })
     }
 
     /// Scores slices, at least one.
@@ -99,10 +103,24 @@ impl Engine {
     /// `[n, channels, side, side]` in channels-last memory.
     fn window(&self, slices: &[&Slice]) -> Result<Tensor<4>, EngineError> {
         let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
-        let images = window_tensor(&self.plan, &views, &self.device, FloatDType::F32, self.transport);
+        let images = window_tensor(&self.plan, &views, &self.device, self.dtype, self.transport);
         let images = images.map_err(|error| EngineError::Window(error.to_string()))?;
         Ok(images.permute([0, 3, 1, 2]))
     }
+}
+
+/// The type of number for a precision, if the device has it.
+fn number_type(precision: Precision, chosen: &Chosen) -> Result<FloatDType, EngineError> {
+    let (wanted, dtype) = match precision {
+        Precision::F32 => return Ok(FloatDType::F32),
+        Precision::F16 => (FloatDType::F16, DType::F16),
+        Precision::Bf16 => (FloatDType::BF16, DType::BF16),
+    };
+    if !chosen.is_cpu() && chosen.device.supports_dtype(dtype) {
+        return Ok(wanted);
+    }
+    let (name, device) = (precision.name(), &chosen.name);
+    Err(EngineError::Model(format!("precision {name} is not served by {device}; precision: f32 would be right")))
 }
 
 /// A slice as the kernels take it: the whole of it.

@@ -23,6 +23,7 @@ pub mod identity;
 pub mod infer;
 pub mod ledger;
 pub mod limits;
+pub mod measure;
 pub mod model;
 pub mod names;
 pub mod parcel;

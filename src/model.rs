@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ichd_kernels::{Ramp, Window};
 use ichd_plugin::label::{Label, N_LABELS};
-use ichd_plugin::spec::{BackboneSpec, Convention, Variant};
+use ichd_plugin::spec::{BackboneSpec, Convention, Precision, Variant};
 use ichd_plugin::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -115,6 +115,8 @@ pub struct ModelCard {
     pub backbone: &'static str,
     /// Whose arithmetic it is scored with.
     pub convention: Convention,
+    /// In which type of number.
+    pub precision: Precision,
     /// Whether the weights were trained at all.
     pub trained: bool,
     /// How its input is made.
@@ -174,6 +176,9 @@ impl ModelCard {
         if self.convention != Convention::Torch {
             parts.push(json!(self.convention.name()));
         }
+        if self.precision != Precision::F32 {
+            parts.push(json!(self.precision.name()));
+        }
         sha256(Value::from(parts).to_string().as_bytes())
     }
 
@@ -184,6 +189,7 @@ impl ModelCard {
             "version": self.version,
             "sha256": self.sha256,
             "backbone": self.backbone,
+            "precision": self.precision.name(),
             "trained": self.trained,
             "operating_points": self.operating_points.as_ref().map(|points| by_label(points)),
         })
@@ -231,7 +237,12 @@ pub fn load(config: &Config) -> Result<Model, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_by_name(config: &Config, name: &str) -> Result<Model, ModelError> {
-    if name == UNTRAINED { untrained(config) } else { load_folder(&config.model.path, name) }
+    if name == UNTRAINED {
+        return untrained(config);
+    }
+    let mut model = load_folder(&config.model.path, name)?;
+    model.card.precision = config.precision;
+    Ok(model)
 }
 
 fn untrained(config: &Config) -> Result<Model, ModelError> {
@@ -248,6 +259,7 @@ fn untrained(config: &Config) -> Result<Model, ModelError> {
         sha256: sha256(&bytes),
         backbone: spec.name,
         convention: Convention::Torch,
+        precision: config.precision,
         trained: false,
         preprocessing: Preprocessing {
             windows: config.kernel_windows(),
@@ -328,6 +340,7 @@ fn card_of(
         sha256: digest,
         backbone: spec.name,
         convention: manifest.convention,
+        precision: Precision::F32,
         trained: manifest.trained,
         preprocessing: Preprocessing {
             windows,

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod eval;
 mod explain;
 mod inspect;
 mod models;
@@ -11,6 +12,7 @@ mod run;
 mod score;
 mod site;
 mod split;
+mod train;
 
 use std::path::PathBuf;
 
@@ -71,6 +73,17 @@ enum Command {
         after_help = "Example: ichd phantom --out heads --studies 20 --seed 7\nLabels are in heads/labels.csv, in RSNA's format."
     )]
     Phantom(phantom::Args),
+    /// Trains a backbone on a labelled folder; the model that comes out is served as it is.
+    #[command(
+        after_help = "Example: ichd train --data rsna/stage_2_train --labels rsna/stage_2_train.csv --backbone efficientnet_b3\nCtrl-C stops with a checkpoint; the same command with --resume goes on. Settings: section `train` of daemon.yaml."
+    )]
+    Train(train::Args),
+    /// Scores a labelled folder and measures the answers.
+    #[command(after_help = "Example: ichd eval --data heads --labels heads/labels.csv --model mobilenet_v2 --out eval")]
+    Eval(eval::Args),
+    /// Several models on the same labelled slices, in one table.
+    #[command(after_help = "Example: ichd compare --data heads --labels heads/labels.csv resnet50 mobilenet_v2/2")]
+    Compare(eval::CompareArgs),
     /// Splits labelled slices by patient, with every label as frequent in each part, and writes who is where.
     #[command(
         after_help = "Examples: ichd split --labels labels.csv --groups patients.csv --fraction 0.1 --names subset,rest --out subset.csv\n          ichd split --labels heads/labels.csv --data heads --folds 5 --out folds.csv\nIterative multi-label stratification (Sechidis, Tsoumakas, Vlahavas 2011) over patients, weighted by slices."
@@ -104,6 +117,9 @@ pub fn execute(cli: Cli) -> Result<(), Fatal> {
         Command::Score(args) => score::score(&common, &args),
         Command::Inspect(args) => inspect::inspect(&common, &args),
         Command::Phantom(args) => phantom::phantom(&common, &args),
+        Command::Train(args) => train::train(&common, &args),
+        Command::Eval(args) => eval::eval(&common, &args),
+        Command::Compare(args) => eval::compare(&common, &args),
         Command::Split(args) => split::split(&common, &args),
         Command::Check(args) => check::check(&common, &args),
         Command::Models(action) => models::models(&common, &action),

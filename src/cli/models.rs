@@ -1,5 +1,6 @@
 //! `ichd models`: what there is to score with, and how weights come in and go out.
 
+mod check;
 mod export;
 mod import;
 mod inspect;

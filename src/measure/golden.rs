@@ -5,11 +5,11 @@ use ichd_plugin::fill::uniform;
 use ichd_plugin::label::{Label, N_LABELS};
 use serde::Deserialize;
 
+use super::Predictions;
 use super::calibrate::{self, Free, IDENTITY, Method, Outcome, PRIOR, minimize};
 use super::metrics::{self, BinaryMetrics, Bootstrap, Curve, Mean};
 use super::operating::{self, Rule};
 use super::predictions::logistic;
-use super::Predictions;
 
 const FILE: &str = include_str!("golden/metrics.json");
 /// Most that a number may be off, relative to itself or 1.
@@ -107,9 +107,8 @@ type Rows = (Vec<[f32; N_LABELS]>, Vec<[bool; N_LABELS]>, Vec<u32>);
 impl Table {
     /// The rule in the script's head.
     fn rows(&self) -> Rows {
-        let draw = |what: &str| -> Vec<f32> {
-            uniform(&format!("{}.{what}", self.name), self.rows * N_LABELS, 0).collect()
-        };
+        let draw =
+            |what: &str| -> Vec<f32> { uniform(&format!("{}.{what}", self.name), self.rows * N_LABELS, 0).collect() };
         let (units, own) = (draw("logit"), draw("target"));
         let logit = |(idx, unit): (usize, &f32)| {
             let value = self.spread * (2.0 * unit - 1.0);
@@ -160,8 +159,7 @@ fn same(what: &str, found: Option<f64>, expected: Option<f64>) {
 fn same_metrics(what: &str, found: &BinaryMetrics, expected: &Binary) {
     let counts = found.confusion;
     assert_eq!((found.slices, found.positives), (expected.slices, expected.positives), "{what}");
-    let found_counts =
-        [counts.true_positives, counts.false_positives, counts.true_negatives, counts.false_negatives];
+    let found_counts = [counts.true_positives, counts.false_positives, counts.true_negatives, counts.false_negatives];
     assert_eq!(found_counts, expected.confusion, "{what}");
     for (name, found, expected) in [
         ("accuracy", found.accuracy, expected.accuracy),
@@ -255,9 +253,8 @@ fn calibrations_equal_scipys_minima() {
         let temperature = calibrate::fit(Method::Temperature, logits, targets).unwrap();
         for (idx, expected) in table.calibration.platt.iter().enumerate() {
             let what = format!("{}, {idx}", table.name);
-            let found = |fit: &calibrate::Fit| {
-                (f64::from(fit.calibration.scale[idx]), f64::from(fit.calibration.shift[idx]))
-            };
+            let found =
+                |fit: &calibrate::Fit| (f64::from(fit.calibration.scale[idx]), f64::from(fit.calibration.shift[idx]));
             let Some((scale, shift)) = expected else {
                 assert_eq!(platt.labels[idx].outcome, Outcome::OneClass, "{what}");
                 assert_eq!((found(&platt), found(&temperature)), ((1.0, 0.0), (1.0, 0.0)), "{what}");
@@ -285,8 +282,14 @@ fn operating_points_equal_those_of_scikit_learns_curves() {
                 let counts = |found: &operating::OperatingPoint| {
                     (found.confusion.true_positives, found.confusion.false_positives)
                 };
-                assert_eq!(found.as_ref().map(counts), expected.map(|(_, hits, alarms)| (hits, alarms)), "{}", table.name);
-                let points = (found.map(|found| f64::from(found.point)), expected.map(|expected| f64::from(expected.0)));
+                assert_eq!(
+                    found.as_ref().map(counts),
+                    expected.map(|(_, hits, alarms)| (hits, alarms)),
+                    "{}",
+                    table.name
+                );
+                let points =
+                    (found.map(|found| f64::from(found.point)), expected.map(|expected| f64::from(expected.0)));
                 assert!(points.0.zip(points.1).is_none_or(|(a, b)| (a - b).abs() < F32), "{points:?}");
             }
         }

@@ -90,7 +90,8 @@ fn choose_one(column: Column<'_>, rule: Rule) -> Option<OperatingPoint> {
 
 /// One cut for each different probability, from the highest down.
 fn cuts(column: Column<'_>) -> Vec<Cut> {
-    let mut pairs: Vec<(f32, bool)> = column.pairs().map(|(probability, target)| (probability as f32, target)).collect();
+    let mut pairs: Vec<(f32, bool)> =
+        column.pairs().map(|(probability, target)| (probability as f32, target)).collect();
     pairs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let (mut hits, mut alarms) = (0, 0);
     let mut cuts: Vec<Cut> = Vec::new();

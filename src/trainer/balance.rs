@@ -41,14 +41,13 @@ impl Balance {
 
     /// Negatives in an epoch.
     fn n_negatives(&self) -> usize {
-        match self.setting.negatives_per_positive {
-            // Without a positive there is nothing that negatives could be too many for.
-            Some(ratio) if !self.positives.is_empty() => {
-                let wanted = (ratio * self.positives.len() as f64).round();
-                if wanted >= self.negatives.len() as f64 { self.negatives.len() } else { wanted as usize }
-            }
-            _ => self.negatives.len(),
+        let ratio = self.setting.negatives_per_positive;
+        // Without a positive there is nothing that negatives could be too many for.
+        if ratio == 0.0 || self.positives.is_empty() {
+            return self.negatives.len();
         }
+        let wanted = (ratio * self.positives.len() as f64).round();
+        if wanted >= self.negatives.len() as f64 { self.negatives.len() } else { wanted as usize }
     }
 
     /// Entries in an epoch.
@@ -176,8 +175,7 @@ mod tests {
 
     #[test]
     fn each_epoch_draws_other_negatives_and_none_is_forgotten() {
-        let setting =
-            BalanceSetting { epidural_times: 1, negatives_per_positive: Some(2.0), ..BalanceSetting::default() };
+        let setting = BalanceSetting { epidural_times: 1, negatives_per_positive: 2.0, ..BalanceSetting::default() };
         let balance = Balance::new(&labels(), &setting, 1);
         let negatives =
             |epoch| -> BTreeSet<usize> { balance.epoch(epoch).into_iter().filter(|item| *item >= 10).collect() };
@@ -198,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_epoch_follows_from_seed_and_number_alone() {
-        let setting = BalanceSetting { negatives_per_positive: Some(1.0), ..BalanceSetting::default() };
+        let setting = BalanceSetting { negatives_per_positive: 1.0, ..BalanceSetting::default() };
         let balance = Balance::new(&labels(), &setting, 9);
         assert_eq!(balance.epoch(5), Balance::new(&labels(), &setting, 9).epoch(5));
         assert_ne!(balance.epoch(5), balance.epoch(6));
@@ -217,10 +215,10 @@ mod tests {
             assert_eq!(balance.epoch(3).len(), balance.epoch_len());
             balance.epoch_len()
         };
-        assert_eq!(all(&[], Some(2.0)), 0);
-        assert_eq!(all(&[NOTHING; 5], Some(2.0)), 5);
-        assert_eq!(all(&labels(), Some(0.0)), 24);
-        assert_eq!(all(&labels(), Some(1e300)), 114);
+        assert_eq!(all(&[], 2.0), 0);
+        assert_eq!(all(&[NOTHING; 5], 2.0), 5);
+        assert_eq!(all(&labels(), 1e-9), 24);
+        assert_eq!(all(&labels(), 1e300), 114);
     }
 
     #[test]

@@ -89,8 +89,8 @@ pub enum PositiveWeights {
 pub struct BalanceSetting {
     /// Times that a slice with an epidural hemorrhage stands in an epoch; 1 for no change. The report's 8.
     pub epidural_times: usize,
-    /// Negatives drawn for each entry with a hemorrhage; nothing for all of them. The report wished in hindsight for 2.
-    pub negatives_per_positive: Option<f64>,
+    /// Negatives drawn for each entry with a hemorrhage; 0 for all of them. The report wished in hindsight for 2.
+    pub negatives_per_positive: f64,
     /// The alternative: weights in the loss.
     pub positive_weights: PositiveWeights,
     /// Largest weight of a positive; rare labels would let single slices rule the gradient.
@@ -101,7 +101,7 @@ impl Default for BalanceSetting {
     fn default() -> Self {
         BalanceSetting {
             epidural_times: 8,
-            negatives_per_positive: None,
+            negatives_per_positive: 0.0,
             positive_weights: PositiveWeights::None,
             positive_weight_max: 20.0,
         }
@@ -189,8 +189,9 @@ impl BalanceSetting {
                 format!("{} is not possible; 1 to {TIMES_MAX} would be right", self.epidural_times),
             );
         }
-        if let Some(ratio) = self.negatives_per_positive.filter(|ratio| !(ratio.is_finite() && *ratio >= 0.0)) {
-            let sentence = format!("{ratio} is not possible; a number from 0 on, or nothing for all, would be right");
+        let ratio = self.negatives_per_positive;
+        if !(ratio.is_finite() && ratio >= 0.0) {
+            let sentence = format!("{ratio} is not possible; a number from 0 on would be right");
             report(&format!("{key}negatives_per_positive"), sentence);
         }
         if !(self.positive_weight_max.is_finite() && self.positive_weight_max >= 1.0) {
@@ -243,7 +244,7 @@ mod tests {
         assert_eq!(problems(|report| split.check("s.", report)), ["s.subset", "s.validation", "s.fold"]);
         let balance = BalanceSetting {
             epidural_times: 0,
-            negatives_per_positive: Some(f64::NAN),
+            negatives_per_positive: f64::NAN,
             positive_weight_max: 0.5,
             ..BalanceSetting::default()
         };

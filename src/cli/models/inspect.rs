@@ -1,8 +1,12 @@
 //! `ichd models inspect`: everything that is known of one model.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
+use super::check;
 use crate::cli::{Common, say, site};
+use crate::disk::{Disk, RealDisk};
 use crate::error::Fatal;
 use crate::model::{self, Model, UNTRAINED};
 
@@ -11,6 +15,10 @@ use crate::model::{self, Model, UNTRAINED};
 pub struct Args {
     /// Name, or name/version; without a version the newest.
     name: String,
+    /// Scores synthetic slices in every type of number, and with BatchNorms folded and not, and says how far apart the
+    /// answers are. The record is kept beside the model, in check.json.
+    #[arg(long)]
+    check: bool,
 }
 
 pub(super) fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
@@ -28,7 +36,16 @@ pub(super) fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
         });
         (json!(found.folder), more)
     };
-    let facts = facts(&model, folder, more);
+    let mut facts = facts(&model, folder.clone(), more);
+    if args.check {
+        let record = check::check(&model, &site::device(&config)?)?;
+        if let Value::String(folder) = &folder {
+            let path = Path::new(folder).join("check.json");
+            let written = RealDisk.write_whole(&path, format!("{record:#}\n").as_bytes());
+            written.map_err(|error| Fatal::io(format!("{}: {error}", path.display())))?;
+        }
+        facts["check"] = record;
+    }
     if common.json {
         say(facts);
         return Ok(());

@@ -167,7 +167,8 @@ mod tests {
         let targets: Vec<[bool; 6]> = (0..40).map(|k| [k % 3 == 0; 6]).collect();
         let groups: Vec<u32> = (0..40).collect();
         let once = Predictions::from_logits(&logits, &targets, &groups, None).unwrap();
-        let tenfold = Predictions::from_logits(&logits.repeat(10), &targets.repeat(10), &groups.repeat(10), None).unwrap();
+        let tenfold =
+            Predictions::from_logits(&logits.repeat(10), &targets.repeat(10), &groups.repeat(10), None).unwrap();
         let settings = Bootstrap { replicates: 100, seed: 3 };
         assert_eq!(auroc_intervals(&once, &settings), auroc_intervals(&tenfold, &settings));
     }

@@ -109,8 +109,7 @@ mod tests {
     #[test]
     fn nothing_has_no_shares() {
         let none = Confusion::default();
-        let shares =
-            [none.accuracy(), none.sensitivity(), none.specificity(), none.ppv(), none.npv(), none.f1()];
+        let shares = [none.accuracy(), none.sensitivity(), none.specificity(), none.ppv(), none.npv(), none.f1()];
         assert_eq!(shares, [None; 6]);
     }
 

@@ -78,7 +78,13 @@ impl Axis {
         if ticks.is_empty() {
             ticks.push((f64::from(first), first.to_string()));
         }
-        Axis { name: name.into(), scale: Scale::Linear, low: f64::from(first) - 0.5, high: f64::from(last) + 0.5, ticks }
+        Axis {
+            name: name.into(),
+            scale: Scale::Linear,
+            low: f64::from(first) - 0.5,
+            high: f64::from(last) + 0.5,
+            ticks,
+        }
     }
 
     /// Around positive numbers in powers of ten, with ticks at 1, 2 and 5 where those are few.
@@ -92,7 +98,11 @@ impl Axis {
         let ticks = powers.flat_map(|power| factors.iter().map(move |factor| factor * 10f64.powi(power)));
         let (low, high) = (10f64.powi(first), 10f64.powi(last));
         let text = |value: f64| {
-            if (1e-3..1e5).contains(&value) { format!("{}", (value * 1e4).round() / 1e4) } else { format!("{value:.0e}") }
+            if (1e-3..1e5).contains(&value) {
+                format!("{}", (value * 1e4).round() / 1e4)
+            } else {
+                format!("{value:.0e}")
+            }
         };
         let ticks = ticks.filter(|value| *value <= high * (1.0 + 1e-9)).map(|value| (value, text(value)));
         Axis { name: name.into(), scale: Scale::Log, low, high, ticks: ticks.collect() }
@@ -129,7 +139,10 @@ mod tests {
         let losses = Axis::around("loss", [0.083, 0.21, f64::NAN].into_iter(), 5);
         assert_eq!(texts(&losses), ["0.05", "0.10", "0.15", "0.20", "0.25"]);
         assert_eq!(texts(&Axis::around("none", std::iter::empty(), 5)).len(), 6);
-        assert_eq!(texts(&Axis::around("one", [0.25].into_iter(), 2)), ["0.2498", "0.2499", "0.2500", "0.2501", "0.2502"]);
+        assert_eq!(
+            texts(&Axis::around("one", [0.25].into_iter(), 2)),
+            ["0.2498", "0.2499", "0.2500", "0.2501", "0.2502"]
+        );
         assert_eq!(texts(&Axis::counting("epoch", 1, 3, 8)), ["1", "2", "3"]);
         assert_eq!(texts(&Axis::counting("epoch", 1, 40, 8)), ["5", "10", "15", "20", "25", "30", "35", "40"]);
         assert_eq!(texts(&Axis::counting("epoch", 7, 7, 8)), ["7"]);
@@ -142,7 +155,10 @@ mod tests {
     #[test]
     fn places_run_from_zero_to_one() {
         let axis = Axis::decades("rate", [0.01, 1.0].into_iter());
-        assert_eq!([0.01, 0.1, 1.0, 0.0, -1.0].map(|rate| axis.place(rate)), [Some(0.0), Some(0.5), Some(1.0), None, None]);
+        assert_eq!(
+            [0.01, 0.1, 1.0, 0.0, -1.0].map(|rate| axis.place(rate)),
+            [Some(0.0), Some(0.5), Some(1.0), None, None]
+        );
         assert_eq!(Axis::unit("p").place(f64::NAN), None);
     }
 

@@ -143,10 +143,8 @@ pub fn reliability_of(title: &str, columns: &[(&str, Column<'_>)]) -> Drawing {
     }
     heading(&mut drawing, "Expected calibration error");
     let below = legend(&mut drawing, [LEGEND_X, 98.0], &entries);
-    let notes = [
-        format!("{CALIBRATION_BINS} bins of equal width;"),
-        format!("small dots: fewer than {BIN_SLICES} slices"),
-    ];
+    let notes =
+        [format!("{CALIBRATION_BINS} bins of equal width;"), format!("small dots: fewer than {BIN_SLICES} slices")];
     for (line, note) in notes.into_iter().enumerate() {
         drawing.text([LEGEND_X, 106.0 + below + 18.0 * line as f32], note, TextStyle::plain(FAINT));
     }

@@ -57,7 +57,8 @@ mod tests {
 
     fn predictions(n: u32) -> Predictions {
         let logits: Vec<[f32; 6]> = (0..n).map(|row| [row as f32 / 3.0 - 4.0; 6]).collect();
-        let targets: Vec<[bool; 6]> = (0..n).map(|row| [row % 3 == 0, row % 3 == 1, row > 9, false, true, false]).collect();
+        let targets: Vec<[bool; 6]> =
+            (0..n).map(|row| [row % 3 == 0, row % 3 == 1, row > 9, false, true, false]).collect();
         Predictions::from_logits(&logits, &targets, &(0..n).collect::<Vec<u32>>(), None).unwrap()
     }
 

@@ -175,11 +175,17 @@ mod tests {
             // One letter is missing in the font.
             drawing.text([40.0, 40.0], "Ag\u{4e00}|", TextStyle { turned, ..TextStyle::plain(INK) });
             let image = drawing.image().unwrap();
-            let inked: Vec<(usize, usize)> =
-                (0..image.pixels.len()).filter(|idx| image.pixels[*idx] != PAPER).map(|idx| (idx % 80, idx / 80)).collect();
+            let inked: Vec<(usize, usize)> = (0..image.pixels.len())
+                .filter(|idx| image.pixels[*idx] != PAPER)
+                .map(|idx| (idx % 80, idx / 80))
+                .collect();
             let (along, across) = (40..40 + 4 * advance(Size::Text) as usize, 32..48);
             let inside = |(x, y): &(usize, usize)| {
-                if turned { across.contains(x) && along.contains(&(80 - y)) } else { along.contains(x) && across.contains(y) }
+                if turned {
+                    across.contains(x) && along.contains(&(80 - y))
+                } else {
+                    along.contains(x) && across.contains(y)
+                }
             };
             assert!(inked.len() > 60 && inked.iter().all(inside), "{turned} {inked:?}");
         }

@@ -65,8 +65,7 @@ impl Drawing {
 fn line(points: &[Point], stroke: &Stroke) -> String {
     let points: Vec<String> = points.iter().map(|[x, y]| format!("{},{}", number(*x), number(*y))).collect();
     let dash: Vec<String> = stroke.dash.iter().map(|length| number(*length)).collect();
-    let dash =
-        if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{}\"", dash.join(" ")) };
+    let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{}\"", dash.join(" ")) };
     format!(
         "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-linejoin=\"round\"{dash}/>",
         points.join(" "),

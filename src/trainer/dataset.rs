@@ -1,0 +1,221 @@
+//! From a labelled folder to what epochs need: inventory, split, cache. Knows no network.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ichd_plugin::label::N_LABELS;
+
+use super::cache::{self, Cache, CacheError, CacheOptions, Wanted};
+use super::inventory::{Inventory, InventoryOptions, Item};
+use super::labels::{self, LabelRow, LabelTable};
+use super::problems::{Problem, TooManyProblems};
+use super::recipe::TrainSetting;
+use super::split::{Member, Plan, Split, SplitError};
+use super::table::TableError;
+use crate::dicom::AdmissionRules;
+use crate::disk::RealDisk;
+
+/// Where the data lies.
+#[derive(Clone, Debug)]
+pub struct DataFolder {
+    /// DICOM files, in any folders.
+    pub data: PathBuf,
+    /// The label table.
+    pub labels: PathBuf,
+    /// Which files count as slices.
+    pub rules: AdmissionRules,
+    /// Larger files are refused.
+    pub file_bytes_max: u64,
+}
+
+/// Data that cannot be trained on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum DataError {
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("{path}: {source}")]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Problems(#[from] TooManyProblems),
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("{path}: the split does not fit the data: {sentence}; delete it to split anew")]
+    OtherSplit { path: PathBuf, sentence: String },
+    #[error("{0}")]
+    Nothing(String),
+}
+
+/// Labelled slices, decoded.
+pub struct Dataset {
+    /// Slices in the order of the cache.
+    pub items: Vec<Item>,
+    /// Their truth.
+    pub labels: Vec<LabelRow>,
+    /// Their patients as numbers.
+    pub groups: Vec<u32>,
+    /// Their values.
+    pub cache: Cache,
+    /// Digest of the label table.
+    pub labels_sha256: String,
+}
+
+/// What was found on the way, to be told.
+pub type Tell<'t> = &'t mut dyn FnMut(String);
+
+/// What shows how far long work has come.
+pub struct Watcher<'w> {
+    /// What is done, how much of it, and how much there is.
+    pub progress: &'w (dyn Fn(&str, u64, u64) + Sync),
+    /// Whether the wish to stop was voiced.
+    pub is_stopped: &'w dyn Fn() -> bool,
+}
+
+impl Dataset {
+    /// Reads labels and headers, and decodes what the cache lacks.
+    ///
+    /// # Errors
+    /// Tables or folders that cannot be read, more problems than the settings allow, a cache that cannot be built.
+    pub fn open(
+        folder: &DataFolder,
+        setting: &TrainSetting,
+        watcher: &Watcher<'_>,
+        tell: Tell<'_>,
+    ) -> Result<Dataset, DataError> {
+        let read = labels::read(&folder.labels)?;
+        read.notes().into_iter().for_each(&mut *tell);
+        let table: LabelTable = read.table;
+        let options = InventoryOptions { rules: folder.rules.clone(), file_bytes_max: folder.file_bytes_max };
+        let look = |done, total| (watcher.progress)("headers", done, total);
+        let mut inventory = Inventory::take(&folder.data, &table, &options, &look)
+            .map_err(|source| DataError::Folder { path: folder.data.clone(), source })?;
+        let wanted: Vec<Wanted<'_>> =
+            inventory.items.iter().map(|item| Wanted { instance: &item.instance, path: &item.path }).collect();
+        let cache_options = CacheOptions {
+            folder: setting.cache_path.clone(),
+            side: (setting.cache_side > 0).then_some(setting.cache_side),
+            rules: AdmissionRules { frames_max: 1, ..folder.rules.clone() },
+            file_bytes_max: folder.file_bytes_max,
+        };
+        let total = wanted.len() as u64;
+        let decode = |done: usize| (watcher.progress)("decoding", done as u64, total);
+        let (cache, built) = cache::open(&cache_options, &wanted, &decode, watcher.is_stopped)?;
+        drop(wanted);
+        tell(format!(
+            "{} slices, {:.1} GB decoded; {} were in the cache, {} are new",
+            built.kept + built.decoded,
+            cache.bytes() as f64 / 1e9,
+            built.kept,
+            built.decoded
+        ));
+        for (instance, rejection) in &built.refused {
+            inventory.problems.n_unusable += 1;
+            inventory.problems.note(Problem::Unreadable(rejection.code), || instance.clone());
+        }
+        inventory.problems.lines().into_iter().for_each(&mut *tell);
+        inventory.problems.may_train(&setting.data)?;
+        // Slices whose file gave no pixels keep their place in the cache and are left out of every part.
+        let labels = inventory.labels(&table);
+        let groups = numbered(&inventory.items);
+        Ok(Dataset { items: inventory.items, labels, groups, cache, labels_sha256: table.digest() })
+    }
+
+    /// Slices that can be shown to a network.
+    pub fn usable(&self) -> Vec<usize> {
+        (0..self.items.len()).filter(|at| self.cache.has(*at)).collect()
+    }
+
+    fn members<'d>(&'d self, of: &'d [usize]) -> Vec<Member<'d>> {
+        let member = |at: &usize| Member {
+            instance: &self.items[*at].instance,
+            group: self.items[*at].group,
+            labels: self.labels[*at],
+        };
+        of.iter().map(member).collect()
+    }
+
+    /// The slices that train and those that validate. The split is read from `file`, or made and written there.
+    ///
+    /// # Errors
+    /// The file is damaged or speaks of other data, or no such split is possible.
+    pub fn split(&self, setting: &TrainSetting, file: &Path, tell: Tell<'_>) -> Result<[Vec<usize>; 2], DataError> {
+        let mut of = self.usable();
+        if let Some(plan) = Plan::subset_of(&setting.split) {
+            let split = self.read_or_make(&of, plan, &file.with_file_name("subset.csv"))?;
+            of.retain(|at| split.part_of(&self.items[*at].instance) == Some(0));
+        }
+        let split = self.read_or_make(&of, Plan::of(&setting.split), file)?;
+        split.warning().into_iter().for_each(&mut *tell);
+        let validates = |part: usize| match setting.split.folds {
+            0 => part == 1,
+            _ => part == setting.split.fold,
+        };
+        let (mut training, mut validation) = (Vec::new(), Vec::new());
+        for at in of {
+            match split.part_of(&self.items[at].instance) {
+                Some(part) if validates(part) => validation.push(at),
+                Some(_) => training.push(at),
+                None => {}
+            }
+        }
+        if training.is_empty() || validation.is_empty() {
+            let (a, b) = (training.len(), validation.len());
+            return Err(DataError::Nothing(format!("{a} slices would train and {b} validate; both must have some")));
+        }
+        Ok([training, validation])
+    }
+
+    /// The slices of a named part of a split file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no such part.
+    pub fn part(&self, file: &Path, name: &str) -> Result<Vec<usize>, DataError> {
+        let split = Split::read(file)?;
+        let part = split.part_named(name).ok_or_else(|| {
+            let names: Vec<&str> = split.plan.parts.iter().map(|part| part.name.as_str()).collect();
+            DataError::Nothing(format!("{} has no part `{name}`; it has {}", file.display(), names.join(", ")))
+        })?;
+        let of = self.usable().into_iter();
+        Ok(of.filter(|at| split.part_of(&self.items[*at].instance) == Some(part)).collect())
+    }
+
+    fn read_or_make(&self, of: &[usize], plan: Plan, file: &Path) -> Result<Split, DataError> {
+        let members = self.members(of);
+        if !file.exists() {
+            let split = Split::make(&members, plan, self.labels_sha256.clone())?;
+            split.write(&RealDisk, file).map_err(|source| DataError::Folder { path: file.to_owned(), source })?;
+            return Ok(split);
+        }
+        let split = Split::read(file)?;
+        let differences = split.differences(&members, &self.labels_sha256);
+        if !differences.is_empty() {
+            let sentence = differences.to_string();
+            return Err(DataError::OtherSplit { path: file.to_owned(), sentence });
+        }
+        Ok(split)
+    }
+
+    /// Targets of slices, as numbers.
+    pub fn targets(&self, of: &[usize]) -> Vec<f32> {
+        of.iter().flat_map(|at| self.labels[*at].map(|label| f32::from(u8::from(label)))).collect()
+    }
+
+    /// Truth and patients of slices.
+    pub fn truth(&self, of: &[usize]) -> (Vec<[bool; N_LABELS]>, Vec<u32>) {
+        of.iter().map(|at| (self.labels[*at], self.groups[*at])).unzip()
+    }
+}
+
+/// Patients as numbers, in the order in which they come.
+fn numbered(items: &[Item]) -> Vec<u32> {
+    let mut numbers = HashMap::new();
+    items
+        .iter()
+        .map(|item| {
+            let next = numbers.len() as u32;
+            *numbers.entry(item.group).or_insert(next)
+        })
+        .collect()
+}

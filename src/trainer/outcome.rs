@@ -1,0 +1,216 @@
+//! From the best weights to a served model, and what a run leaves for people to look at. Knows no step of training.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use ichd_plugin::label::{Label, N_LABELS};
+use ichd_plugin::spec::Precision;
+use serde_json::{Value, json};
+
+use super::batches::Feed;
+use super::training::{TrainError, Training, score};
+use crate::config::WindowSetting;
+use crate::measure::calibrate::{self, Fit, Method};
+use crate::measure::metrics::{self, Bootstrap, Interval, Metrics};
+use crate::measure::operating::{self, Rule};
+use crate::measure::plot::{self, Drawing};
+use crate::measure::report::{confusion_table, label_table};
+use crate::measure::{Predictions, epoch::Epoch};
+use crate::model::{self, Manifest, ModelError};
+use crate::results::{NOTICE, by_label};
+use crate::yaml;
+
+/// What a run came to.
+pub struct Outcome {
+    /// Folder of the model.
+    pub model: PathBuf,
+    /// Metrics on the validation part, calibrated, at the operating points.
+    pub metrics: Metrics,
+}
+
+/// How the model is to be called.
+pub struct Naming<'n> {
+    /// The model folder.
+    pub models: &'n Path,
+    /// Name.
+    pub name: &'n str,
+    /// Version.
+    pub version: &'n str,
+    /// Where training began, in words.
+    pub start: &'n str,
+    /// The command line that repeats it.
+    pub command: &'n str,
+    /// Calendar time.
+    pub created: &'n str,
+}
+
+/// A model that could not be made of a run.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum OutcomeError {
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("{0}")]
+    Text(String),
+}
+
+/// Replicates of the confidence intervals.
+const REPLICATES: usize = 500;
+
+/// Calibrates the best weights on the validation part, chooses operating points there, writes the model, and the run's
+/// tables, curves and card.
+///
+/// # Errors
+/// The disk, the device, or a model of that version that exists.
+pub fn finish(training: &Training<'_>, naming: &Naming<'_>) -> Result<Outcome, OutcomeError> {
+    let weights = training.best()?;
+    let validation = &training.parts[1];
+    let checked: Vec<AtomicBool> = (0..training.dataset.items.len()).map(|_| AtomicBool::new(true)).collect();
+    let plan = training.plan()?;
+    let feed =
+        Feed { dataset: training.dataset, plan: &plan, device: training.device.device.clone(), checked: &checked };
+    let mut backbone = (training.spec.infer)(&training.device.device, training.variant, Precision::F32);
+    backbone.load(&weights).map_err(TrainError::from)?;
+    let logits = score(&feed, backbone.as_ref(), validation, training.setting.batch)?;
+    let (targets, groups) = training.dataset.truth(validation);
+    let method = Method::Temperature;
+    let fit = calibrate::fit(method, &logits, &targets).map_err(TrainError::from)?;
+    let predictions = Predictions::from_logits(&logits, &targets, &groups, Some(&fit.calibration));
+    let predictions = predictions.map_err(TrainError::from)?;
+    let rule = Rule::default();
+    let chosen = operating::choose(&predictions, rule).map_err(TrainError::from)?;
+    let points = operating::or_half(&chosen);
+    let metrics = metrics::evaluate(&predictions, &points);
+    let intervals =
+        metrics::auroc_intervals(&predictions, &Bootstrap { replicates: REPLICATES, ..Bootstrap::default() });
+    let manifest = manifest(training, naming, &metrics, &fit, points)?;
+    let folder = model::write_model(naming.models, naming.name, naming.version, &manifest, &weights)?;
+    let view =
+        View { training, naming, predictions: &predictions, metrics: &metrics, intervals: &intervals, fit: &fit };
+    view.write(&folder)?;
+    Ok(Outcome { model: folder, metrics })
+}
+
+fn manifest(
+    training: &Training<'_>,
+    naming: &Naming<'_>,
+    metrics: &Metrics,
+    fit: &Fit,
+    points: [f32; N_LABELS],
+) -> Result<Manifest, OutcomeError> {
+    let preprocessing = training.preprocessing;
+    let text = |error: String| OutcomeError::Text(error);
+    let auroc: Vec<Option<f64>> = metrics.labels.iter().map(|label| label.auroc).collect();
+    let summary = json!({
+        "on": "validation part",
+        "slices": training.parts[1].len(),
+        "auroc": Label::ALL.iter().zip(auroc).map(|(label, value)| (label.name().to_owned(), json!(value))).collect::<serde_json::Map<_, _>>(),
+        "weighted_log_loss": metrics.weighted_log_loss,
+        "accuracy": metrics.pooled.accuracy,
+    });
+    Ok(Manifest {
+        schema: model::MANIFEST_SCHEMA.into(),
+        backbone: training.spec.name.into(),
+        convention: training.variant.convention,
+        trained: true,
+        input_side: preprocessing.side,
+        windows: preprocessing
+            .windows
+            .iter()
+            .map(|window| WindowSetting { level: window.level, width: window.width })
+            .collect(),
+        ramp: preprocessing.ramp.into(),
+        resampling: model::RESAMPLING.into(),
+        mean: preprocessing.mean.clone(),
+        std: preprocessing.std.clone(),
+        labels: Label::ALL.map(|label| label.name().to_owned()).to_vec(),
+        preprocessing_version: model::PREPROCESSING_VERSION,
+        // Put in when the weights are written.
+        weights_sha256: String::new(),
+        calibration: Some(fit.calibration.clone()),
+        operating_points: Some(points),
+        metrics: yaml::to_value(&summary).map_err(text)?,
+        data_sha256: Some(training.dataset.labels_sha256.clone()),
+        training: yaml::to_value(&json!({
+            "start": naming.start,
+            "settings": training.setting,
+            "training_slices": training.parts[0].len(),
+            "run": training.digest,
+            "created": naming.created,
+        }))
+        .map_err(text)?,
+        program: Some(format!("ichd {}", env!("CARGO_PKG_VERSION"))),
+    })
+}
+
+/// What people look at.
+struct View<'v> {
+    training: &'v Training<'v>,
+    naming: &'v Naming<'v>,
+    predictions: &'v Predictions,
+    metrics: &'v Metrics,
+    intervals: &'v [Option<Interval>; N_LABELS],
+    fit: &'v Fit,
+}
+
+impl View<'_> {
+    fn write(&self, model: &Path) -> Result<(), OutcomeError> {
+        let run = self.training.folder;
+        let title = format!("{}/{} on the validation part", self.naming.name, self.naming.version);
+        let epochs = self.training.epochs()?;
+        self.draw(run, "roc", &plot::roc(&title, self.predictions, Some(self.intervals)))?;
+        self.draw(run, "precision-recall", &plot::precision_recall(&title, self.predictions))?;
+        self.draw(run, "reliability", &plot::reliability(&title, self.predictions))?;
+        self.draw(run, "learning", &plot::learning_curves(&title, &epochs))?;
+        let card = self.card(&epochs);
+        self.put(&run.join("card.md"), card.as_bytes())?;
+        self.put(&model.join("README.md"), card.as_bytes())?;
+        let values = json!({ "labels": self.metrics.labels, "pooled": self.metrics.pooled, "points": by_label(&self.metrics.points) });
+        self.put(&run.join("validation.json"), format!("{values:#}\n").as_bytes())
+    }
+
+    fn draw(&self, run: &Path, name: &str, drawing: &Drawing) -> Result<(), OutcomeError> {
+        let png = drawing.png().map_err(|error| OutcomeError::Text(format!("{name}.png: {error}")))?;
+        self.put(&run.join(format!("{name}.png")), &png)?;
+        self.put(&run.join(format!("{name}.svg")), drawing.svg().as_bytes())
+    }
+
+    fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), OutcomeError> {
+        let write = self.training.disk.write_whole(path, bytes);
+        Ok(write.map_err(|source| TrainError::Io { path: path.to_owned(), source })?)
+    }
+
+    /// The model card in Markdown.
+    fn card(&self, epochs: &[Epoch]) -> String {
+        let (training, naming) = (self.training, self.naming);
+        let caption = "Validation part, calibrated, at the operating points";
+        let labels = label_table(caption, self.metrics, Some(self.intervals)).markdown();
+        let confusion = confusion_table(caption, self.metrics).markdown();
+        let settings: Value = json!(training.setting);
+        let settings = yaml::to_text(&settings).unwrap_or_default();
+        let best = epochs.iter().map(|epoch| epoch.epoch).max().unwrap_or(0);
+        format!(
+            "# {}/{}\n\n**{NOTICE}**\n\n\
+             - Backbone: {} ({} parameters without its head)\n- Began from: {}\n- Made by ichd {}, {}\n\
+             - Labels' digest: `{}`\n- Run: `{}`\n- {} slices trained, {} validated; {best} epochs\n\n\
+             {labels}\n{confusion}\n\
+             ## Calibration\n\nTemperature, fitted on the validation part. {}\n\n\
+             ## Settings\n\n```yaml\n{settings}```\n\n## To repeat\n\n```sh\n{}\n```\n",
+            naming.name,
+            naming.version,
+            training.spec.name,
+            training.spec.parameters,
+            naming.start,
+            env!("CARGO_PKG_VERSION"),
+            naming.created,
+            training.dataset.labels_sha256,
+            training.digest,
+            training.parts[0].len(),
+            training.parts[1].len(),
+            self.fit.remarks().join(" "),
+            naming.command,
+        )
+    }
+}
