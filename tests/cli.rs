@@ -165,8 +165,7 @@ fn models_and_completions_are_listed() {
     assert!(text.contains("resnet50") && text.contains("23.51 M") && text.contains("mobilenet_v2"), "{text}");
     let found: Value = serde_json::from_str(&stdout(&run(&["models", "list", "--backbones", "--json"]))).unwrap();
     let backbones = found["backbones"].as_array().unwrap();
-    assert_eq!(backbones.len(), 9);
-    let mobilenet = backbones.iter().find(|row| row["name"] == "mobilenet_v2").unwrap();
+    let mobilenet = backbones.iter().find(|backbone| backbone["name"] == "mobilenet_v2").unwrap();
     assert_eq!(mobilenet["parameters"], 2_223_872);
     assert!(stdout(&run(&["completions", "bash"])).contains("ichd"));
 }

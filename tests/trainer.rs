@@ -24,8 +24,9 @@ fn arguments(site: &Site, name: &str, more: &[&str]) -> Vec<String> {
     let path = |name: &str| site.path(name).display().to_string();
     let (config, data, labels) = (path("daemon.yaml"), path("heads"), path("heads/labels.csv"));
     let all = ["train", "--config", &config, "--data", &data, "--labels", &labels, "--backbone", "mobilenet_v2"];
-    let own = ["--side", "32", "--name", name, "--json"];
-    all.iter().chain(&own).chain(more).map(|word| (*word).to_owned()).collect()
+    let usual = [["--side", "32"], ["--name", name]];
+    let own = usual.iter().filter(|pair| !more.contains(&pair[0])).flatten();
+    all.iter().chain(own).chain(&["--json"]).chain(more).map(|word| (*word).to_owned()).collect()
 }
 
 fn train(site: &Site, name: &str, more: &[&str]) -> Value {
@@ -54,10 +55,9 @@ fn a_run_that_is_killed_ends_with_the_same_weights_and_the_model_is_served() {
     for round in 0..3 {
         let more: &[&str] = if progress.exists() { &["--resume"] } else { &[] };
         let before = fs::read(&progress).ok();
-        let mut child = ichd().args(arguments(&site, "cut", more)).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        site.wait_until("a checkpoint", |_| {
-            fs::read(&progress).ok() != before || child.try_wait().unwrap().is_some()
-        });
+        let mut child =
+            ichd().args(arguments(&site, "cut", more)).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        site.wait_until("a checkpoint", |_| fs::read(&progress).ok() != before || child.try_wait().unwrap().is_some());
         child.kill().unwrap();
         child.wait().unwrap();
         if site.path("models/cut/1").exists() {
@@ -84,7 +84,17 @@ fn same_probabilities_when_served(site: &Site) {
     let (config, heads, labels) = (path("daemon.yaml"), path("heads"), path("heads/labels.csv"));
     let (contest, scores) = (path("contest.csv"), path("scores"));
     let evaluated = run(&[
-        "eval", "--config", &config, "--data", &heads, "--labels", &labels, "--model", "whole", "--contest", &contest,
+        "eval",
+        "--config",
+        &config,
+        "--data",
+        &heads,
+        "--labels",
+        &labels,
+        "--model",
+        "whole",
+        "--contest",
+        &contest,
         "--json",
     ]);
     assert!(evaluated.status.success(), "{}", stderr(&evaluated));

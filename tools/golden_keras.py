@@ -9,7 +9,8 @@ The network is that of keras.applications with include_top=False and pooling="av
 (tools/keras_names.py): kernels in +-sqrt(4.5 / fan in), where the fan in is what one output sees (height * width * in of a
 convolution, height * width of a depthwise one, in of a dense layer); moving_variance in 0.5..2, gamma in 0.5..1.5, all else
 in +-0.5. `plugins/testkit/src/keras.rs` makes the same numbers. Images are those of golden_backbones.py, turned to
-channels-last. Logits are stored twice: computed in f32 and in f64 (keras.config.set_floatx).
+channels-last. Logits are stored twice: computed in f32 and in f64 (keras.config.set_floatx). Without TensorFlow, Keras takes
+means and matrix products of f64 tensors in f32; `allow_f64` turns that off.
 
 EfficientNet's own Rescaling and Normalization are put out of action (scale 1, mean 0, variance 1): images go to its first
 convolution as they are, like everywhere else.
@@ -65,6 +66,15 @@ def fill(name, shape):
     return values.reshape(shape)
 
 
+def allow_f64():
+    """Keras' table of result types makes f32 of f64 with every backend but TensorFlow."""
+    from keras.src.backend.common import dtypes
+
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    mean = keras.ops.mean(keras.ops.convert_to_tensor(np.array([1.0, 1.0 + 2.0**-40])))
+    assert float(mean) == 1.0 + 2.0**-41, "the mean of f64 numbers was taken in f32"
+
+
 def make(application, side):
     """The network for one side: Keras decides paddings while it builds."""
     keras.utils.clear_session()
@@ -103,6 +113,8 @@ def main():
         logits, tensors = {}, None
         for floats in ("float32", "float64"):
             keras.config.set_floatx(floats)
+            if floats == "float64":
+                allow_f64()
             for side in sides:
                 model, tensors = make(application, side)
                 with torch.no_grad():

@@ -64,7 +64,7 @@ pub struct CompareArgs {
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<String>,
     /// Column to sort by.
-    #[arg(long, default_value = "weighted-log-loss", value_parser = column)]
+    #[arg(long, default_value = "weighted_log_loss", value_parser = column)]
     by: By,
 }
 

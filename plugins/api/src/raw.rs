@@ -95,8 +95,8 @@ impl<'a> RawTensor<'a> {
             return Err(format!("{} strides for {} dimensions", strides.len(), shape.len()));
         }
         if count > 0 {
-            let steps = shape.iter().zip(&strides).map(|(side, stride)| (side - 1).checked_mul(*stride));
-            let last = steps.fold(Some(0usize), |sum, step| sum?.checked_add(step?));
+            let mut steps = shape.iter().zip(&strides).map(|(side, stride)| (side - 1).checked_mul(*stride));
+            let last = steps.try_fold(0usize, |sum, step| sum.checked_add(step?));
             if last.is_none_or(|last| last >= available) {
                 return Err(format!("shape {shape:?} with strides {strides:?} reaches beyond its data"));
             }
@@ -204,14 +204,25 @@ fn safetensors(bytes: &[u8]) -> Result<Bag<'_>, String> {
             Dtype::BF16 => Number::Bf16,
             Dtype::I64 => Number::Other("int64", 8),
             Dtype::I32 => Number::Other("int32", 4),
-            // Nothing asks for the values of other types, so one byte will do.
-            _ => Number::Other("numbers of another type", 1),
+            Dtype::I16 => Number::Other("int16", 2),
+            Dtype::I8 => Number::Other("int8", 1),
+            Dtype::U8 => Number::Other("uint8", 1),
+            Dtype::BOOL => Number::Other("bool", 1),
+            other => return Err(format!("tensor {name}: holds {other:?}, which is not read")),
         };
-        let size = if number.size() == 1 { Vec::new() } else { view.shape().to_vec() };
-        let tensor = RawTensor::new(size, None, number, Cow::Borrowed(view.data()));
+        plain(name)?;
+        let tensor = RawTensor::new(view.shape().to_vec(), None, number, Cow::Borrowed(view.data()));
         bag.tensors.insert(name.to_owned(), tensor.map_err(|reason| format!("tensor {name}: {reason}"))?);
     }
     Ok(bag)
+}
+
+/// Names end up in messages and tables: they must not play with a terminal.
+fn plain(name: &str) -> Result<(), String> {
+    if name.chars().any(char::is_control) {
+        return Err(format!("the name `{}` holds control characters", name.escape_debug()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

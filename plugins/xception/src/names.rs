@@ -39,10 +39,10 @@ fn keras(ours: &str) -> Option<String> {
     // in front.
     let (at, rest) = part.strip_prefix("rep.")?.split_once('.').unwrap_or((part.strip_prefix("rep.")?, ""));
     let at = at.parse::<usize>().ok()?.checked_add(usize::from(block == 1))?;
-    let unit = (at + 2) / 3;
+    let unit = at.div_ceil(3);
     match (at % 3, rest) {
         (1, "conv1" | "pointwise") => Some(format!("block{}_sepconv{unit}", block + 1)),
-        (2, "") => Some(format!("block{}_sepconv{}_bn", block + 1, at.div_ceil(3))),
+        (2, "") => Some(format!("block{}_sepconv{unit}_bn", block + 1)),
         _ => None,
     }
 }

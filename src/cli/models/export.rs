@@ -25,13 +25,12 @@ pub struct Args {
 }
 
 pub(super) fn export(common: &Common, args: &Args) -> Result<(), Fatal> {
-    let mut config = site::settings(common)?;
-    config.model.name.clone_from(&args.name);
+    let config = site::settings(common)?;
     let out = args.out.display();
     if args.out.exists() {
         return Err(Fatal::new(Exit::Usage, format!("{out} exists already and is not overwritten")));
     }
-    let model = model::load(&config).map_err(Fatal::config)?;
+    let model = model::load_by_name(&config, &args.name).map_err(Fatal::config)?;
     let card = &model.card;
     let bytes = to_pytorch(&model.weights).map_err(Fatal::config)?;
     RealDisk.write_whole(&args.out, &bytes).map_err(|error| Fatal::io(format!("{out}: {error}")))?;

@@ -22,9 +22,8 @@ pub struct Args {
 }
 
 pub(super) fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
-    let mut config = site::settings(common)?;
-    config.model.name.clone_from(&args.name);
-    let model = model::load(&config).map_err(Fatal::config)?;
+    let config = site::settings(common)?;
+    let model = model::load_by_name(&config, &args.name).map_err(Fatal::config)?;
     // The built-in model has no folder.
     let (folder, more) = if args.name == UNTRAINED {
         (Value::Null, json!({"metrics": null, "training": null, "data_sha256": null, "program": null}))

@@ -80,18 +80,18 @@ impl Unfit {
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (found, all) = self.fitting;
-        write!(f, "does not fit {}, of which it has {found} of {all} tensors by {} names:", self.backbone, self.names)?;
+        write!(f, "does not fit {}, of which it has {found} of {all} tensors by {} names", self.backbone, self.names)?;
         if !self.missing.is_empty() {
-            write!(f, " missing {};", self.missing.join(", "))?;
+            write!(f, "; missing {}", self.missing.join(", "))?;
         }
         if !self.unexplained.is_empty() {
-            write!(f, " unexplained {};", self.unexplained.join(", "))?;
+            write!(f, "; unexplained {}", self.unexplained.join(", "))?;
         }
         for Misshapen { name, from, found, expected } in &self.misshapen {
-            write!(f, " {from} has shape {found:?}, {expected:?} would be right for {name};")?;
+            write!(f, "; {from} has shape {found:?}, {expected:?} would be right for {name}")?;
         }
         for Broken { from, reason } in &self.broken {
-            write!(f, " {from}: {reason};")?;
+            write!(f, "; {from}: {reason}")?;
         }
         Ok(())
     }

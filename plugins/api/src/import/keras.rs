@@ -141,7 +141,7 @@ pub(super) fn lone_head(form: &Form, target: &Target, tensors: &Tensors<'_, '_>,
 /// Why a variable of a Keras file is no weight of a network.
 pub(super) fn explain(name: &str) -> Option<Dropped> {
     let (layer, variable) = name.split_once('/').unwrap_or((name, ""));
-    let is = |word: &str| layer == word || layer.strip_prefix(word).is_some_and(|rest| is_number(rest));
+    let is = |word: &str| layer == word || layer.strip_prefix(word).is_some_and(is_number);
     if is("normalization") && matches!(variable, "mean" | "variance" | "count") {
         return Some(Dropped::InputNormalization);
     }

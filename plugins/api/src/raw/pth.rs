@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::pickle::{self, Id, Pickle, Value, View};
 use super::zip::Archive;
-use super::{Bag, Number, RawTensor};
+use super::{Bag, RawTensor, plain};
 
 /// Largest pickle of an archive in bytes. Weights lie outside it.
 const PICKLE_MAX: usize = 64 << 20;
@@ -127,9 +127,9 @@ fn entries<'a>(pickle: &Pickle<'a>, id: Id) -> Result<BTreeMap<&'a str, Id>, Str
     let Value::Dict(pairs) = pickle.value(id) else { return Err("holds no dictionary of tensors".into()) };
     let mut entries = BTreeMap::new();
     for (key, value) in pairs {
-        if let Value::Text(key) = pickle.value(*key)
-            && entries.insert(*key, *value).is_some()
-        {
+        let Value::Text(key) = pickle.value(*key) else { continue };
+        plain(key)?;
+        if entries.insert(*key, *value).is_some() {
             return Err(format!("the key {key} stands twice"));
         }
     }
@@ -143,6 +143,5 @@ fn tensor<'a>(view: &View<'a>, storages: Storages<'_, 'a>) -> Result<RawTensor<'
     let whole = whole.ok_or_else(|| format!("its storage {} is cut short", view.storage.key))?;
     let start = view.offset.checked_mul(size).and_then(|start| whole.get(start..));
     let start = start.ok_or("it begins beyond its storage")?;
-    let number: Number = view.storage.number;
-    RawTensor::new(view.shape.clone(), Some(view.strides.clone()), number, Cow::Borrowed(start))
+    RawTensor::new(view.shape.clone(), Some(view.strides.clone()), view.storage.number, Cow::Borrowed(start))
 }

@@ -56,6 +56,9 @@ fn other_files_are_named() {
     assert!(reason(b"\x89HDF\r\n\x1a\n").contains("tools/keras_to_safetensors.py"));
     assert!(reason(b"").contains("not a whole safetensors or PyTorch file"));
     assert!(reason(b"\x80\x02K\x01.").contains("none of PyTorch"));
+    let mut weights = crate::weights::Weights::new();
+    weights.insert("a\u{1b}[2J", vec![1], vec![1.0]);
+    assert!(reason(&weights.to_safetensors().unwrap()).contains(r"`a\u{1b}[2J` holds control characters"));
 }
 
 #[test]
