@@ -62,10 +62,10 @@ impl Balance {
         let mut items = self.positives.clone();
         if n_negatives == self.negatives.len() {
             items.extend(&self.negatives);
-        } else if n_negatives > 0 {
+        } else if let Some(n_epochs) = self.negatives.len().checked_div(n_negatives) {
             // The negatives in an order of chance make up a round of as many epochs as it fills whole. The next
             // round has another order, so those left over come later.
-            let per_round = u32::try_from(self.negatives.len() / n_negatives).unwrap_or(u32::MAX);
+            let per_round = u32::try_from(n_epochs).unwrap_or(u32::MAX);
             let (round, turn) = (epoch / per_round, (epoch % per_round) as usize);
             let mut order = self.negatives.clone();
             shuffle(&mut order, self.seed, Purpose::Negatives, round, |item| u64::from(*item));
