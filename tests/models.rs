@@ -244,3 +244,27 @@ fn other_numbers_of_windows_change_the_first_convolution() {
     other.convention = ichd_plugin::spec::Convention::Torch;
     assert_ne!(other.scorer(), found.card.scorer());
 }
+
+#[test]
+fn keras_files_become_models_in_keras_arithmetic() {
+    let spec = registry::find("resnet50").unwrap();
+    let list = format!("{}/plugins/api/tests/reference/resnet50.keras.tsv", env!("CARGO_MANIFEST_DIR"));
+    let mut weights = Weights::new();
+    for line in fs::read_to_string(list).unwrap().lines() {
+        let parts: Vec<&str> = line.split('\t').collect();
+        let shape: Vec<usize> = parts[1].split(',').filter_map(|side| side.parse().ok()).collect();
+        weights.insert(parts[0], shape.clone(), fill::golden(parts[0], &shape));
+    }
+    let site = Site::new("keep", "");
+    let file = site.path("keras.safetensors");
+    fs::write(&file, weights.to_safetensors().unwrap()).unwrap();
+    let answer = imported(&site, "resnet50", &file, &[]);
+    assert_eq!((answer["names"].clone(), answer["convention"].clone()), ("keras".into(), "keras".into()));
+    assert_eq!(answer["normalization"], "caffe");
+    let found = model::load_named(&site.path("models"), "resnet50").unwrap();
+    assert_eq!(found.card.variant().convention, ichd_plugin::spec::Convention::Keras);
+    assert_eq!(found.card.preprocessing.std, [1.0 / 255.0; 3]);
+    found.weights.check(spec.name, &(spec.shapes)(3)).unwrap();
+    let text = fs::read_to_string(site.path("models/resnet50/1/model.yaml")).unwrap();
+    assert!(text.contains("convention: keras"), "{text}");
+}

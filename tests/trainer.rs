@@ -141,5 +141,5 @@ fn what_cannot_be_trained_is_told_before_anything_is_done() {
     }
     refused(&[], 78, "labelled images are unusable");
     fs::write(site.path("heads/labels.csv"), "ID,Label\nx_any,1\nx_any,0\n").unwrap();
-    refused(&[], 78, "lines 2 and 3");
+    refused(&[], 78, "differs from line 2");
 }

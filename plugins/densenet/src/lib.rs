@@ -5,6 +5,8 @@
 //! only the BatchNorm inside a dense layer and that of the stem can be folded. The classifier is global average pooling
 //! and one layer of six units.
 
+mod names;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
@@ -29,7 +31,7 @@ pub static DENSENET121: BackboneSpec = BackboneSpec {
     mean: IMAGENET_MEAN,
     std: IMAGENET_STD,
     left_out: &[],
-    dialects: &[],
+    dialects: names::DIALECTS,
     paper: "Huang et al. 2016, arXiv 1608.06993",
     shapes: shapes::<DenseNet121>,
     infer: |device, variant, precision| inference::<DenseNet121>(&DENSENET121, device, variant, precision),

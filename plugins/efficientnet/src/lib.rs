@@ -4,6 +4,8 @@
 //! The networks of torchvision, without its dropout and without dropping whole blocks while training: the report's head is
 //! global average pooling and one layer of six units. Keras pads strided convolutions unevenly and has another epsilon.
 
+mod names;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
@@ -70,7 +72,7 @@ const COMMON: BackboneSpec = BackboneSpec {
     mean: IMAGENET_MEAN,
     std: IMAGENET_STD,
     left_out: &[],
-    dialects: &[],
+    dialects: names::DIALECTS,
     paper: "Tan, Le 2019, arXiv 1905.11946",
     shapes: shapes::<EfficientNet<0>>,
     infer: |device, variant, precision| inference::<EfficientNet<0>>(&EFFICIENTNET_B0, device, variant, precision),

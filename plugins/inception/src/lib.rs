@@ -5,6 +5,8 @@
 //! weights come from TensorFlow and expect an input in -1..1. Keras does not count what lies outside the image in average
 //! pools. The classifier is global average pooling and one layer of six units.
 
+mod names;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
@@ -28,8 +30,8 @@ pub static INCEPTION_V3: BackboneSpec = BackboneSpec {
     classifier: "fc",
     mean: HALF,
     std: HALF,
-    left_out: &["AuxLogits"],
-    dialects: &[],
+    left_out: names::LEFT_OUT,
+    dialects: names::DIALECTS,
     paper: "Szegedy et al. 2015, arXiv 1512.00567",
     shapes: shapes::<InceptionV3>,
     infer: |device, variant, precision| inference::<InceptionV3>(&INCEPTION_V3, device, variant, precision),

@@ -4,6 +4,8 @@
 //! The network of torchvision at width 1.0, without its dropout before the classifier: the report's head is global
 //! average pooling and one layer of six units.
 
+mod names;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
@@ -27,7 +29,7 @@ pub static MOBILENET_V2: BackboneSpec = BackboneSpec {
     mean: IMAGENET_MEAN,
     std: IMAGENET_STD,
     left_out: &[],
-    dialects: &[],
+    dialects: names::DIALECTS,
     paper: "Sandler et al. 2018, arXiv 1801.04381",
     shapes: shapes::<MobileNetV2>,
     infer: |device, variant, precision| inference::<MobileNetV2>(&MOBILENET_V2, device, variant, precision),

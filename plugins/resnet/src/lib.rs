@@ -4,6 +4,8 @@
 //! 3 x 3 convolution, not in the first 1 x 1 ("v1.5"). Keras keeps the paper's place. The classifier is global average
 //! pooling and one layer of six units.
 
+mod names;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
@@ -28,7 +30,7 @@ pub static RESNET50: BackboneSpec = BackboneSpec {
     mean: IMAGENET_MEAN,
     std: IMAGENET_STD,
     left_out: &[],
-    dialects: &[],
+    dialects: names::DIALECTS,
     paper: "He et al. 2015, arXiv 1512.03385",
     shapes: shapes::<ResNet50>,
     infer: |device, variant, precision| inference::<ResNet50>(&RESNET50, device, variant, precision),

@@ -4,6 +4,8 @@
 //! reference's own f32 error; logits and loss must never be off by more than 1e-3 of the largest value (gradients through
 //! many BatchNorms are worse conditioned than that, in the reference too). All figures are printed.
 
+pub mod keras;
+
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, FloatDType, IntDType, Tensor, TensorData};

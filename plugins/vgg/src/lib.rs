@@ -4,6 +4,8 @@
 //! The network of torchvision without BatchNorms up to its last pool. The three large layers behind it are replaced, as
 //! in the report, by global average pooling and one layer of six units; with them goes the fixed input side.
 
+mod names;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
@@ -26,8 +28,8 @@ pub static VGG16: BackboneSpec = BackboneSpec {
     classifier: "classifier",
     mean: IMAGENET_MEAN,
     std: IMAGENET_STD,
-    left_out: &[],
-    dialects: &[],
+    left_out: names::LEFT_OUT,
+    dialects: names::DIALECTS,
     paper: "Simonyan, Zisserman 2014, arXiv 1409.1556",
     shapes: shapes::<Vgg16>,
     infer: |device, variant, precision| inference::<Vgg16>(&VGG16, device, variant, precision),

@@ -4,6 +4,8 @@
 //! timm pads strided pools evenly and gives BatchNorms PyTorch's epsilon; both conventions are here. The classifier is
 //! global average pooling and one layer of six units.
 
+mod names;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
@@ -28,7 +30,7 @@ pub static XCEPTION: BackboneSpec = BackboneSpec {
     mean: HALF,
     std: HALF,
     left_out: &[],
-    dialects: &[],
+    dialects: names::DIALECTS,
     paper: "Chollet 2016, arXiv 1610.02357",
     shapes: shapes::<Xception>,
     infer: |device, variant, precision| inference::<Xception>(&XCEPTION, device, variant, precision),

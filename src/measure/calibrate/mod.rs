@@ -244,7 +244,9 @@ mod tests {
             let targets: Vec<[bool; 6]> = rows.iter().map(|row| [row.1; 6]).collect();
             for method in [Method::Platt, Method::Temperature] {
                 let found = fit(method, &logits, &targets).unwrap();
-                prop_assert!(found.labels[0].after <= found.labels[0].before, "{:?}", found);
+                let [after, before] = [found.labels[0].after, found.labels[0].before].map(Option::unwrap_or_default);
+                // Sums of many losses in another order: one rounding more or less is no difference.
+                prop_assert!(after <= before * (1.0 + 4.0 * f64::EPSILON), "{:?}", found);
                 prop_assert!(found.calibration.scale[0] > 0.0 && found.calibration.shift[0].is_finite());
             }
         }

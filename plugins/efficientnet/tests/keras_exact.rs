@@ -1,0 +1,18 @@
+//! Keras' arithmetic with every number in f64. Alone in its program: the number type holds for the process.
+
+#[test]
+fn logits_equal_keras_in_f64() {
+    ichd_testkit::set_exact();
+    ichd_testkit::keras::check_keras_exact(
+        &ichd_efficientnet::EFFICIENTNET_B0,
+        include_str!("golden/keras_efficientnet_b0.json"),
+    );
+    ichd_testkit::keras::check_keras_exact(
+        &ichd_efficientnet::EFFICIENTNET_B2,
+        include_str!("golden/keras_efficientnet_b2.json"),
+    );
+    ichd_testkit::keras::check_keras_exact(
+        &ichd_efficientnet::EFFICIENTNET_B3,
+        include_str!("golden/keras_efficientnet_b3.json"),
+    );
+}
