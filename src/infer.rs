@@ -65,15 +65,7 @@ impl Engine {
         let dtype = number_type(precision, chosen)?;
         let mut backbone = (model.spec.infer)(&chosen.device, model.card.variant(), precision);
         backbone.load(&model.weights).map_err(|error| EngineError::Model(error.to_string()))?;
-        let preprocessing = &model.card.preprocessing;
-        let plan = WindowPlan::new(
-            &preprocessing.windows,
-            preprocessing.ramp,
-            preprocessing.side,
-            &preprocessing.mean,
-            &preprocessing.std,
-        )
-        .map_err(|error| EngineError::Model(error.to_string()))?;
+        let plan = model.card.preprocessing.plan().map_err(|error| EngineError::Model(error.to_string()))?;
         let device = chosen.device.clone();
         Ok(Engine { backbone, transport: Transport::of(&device), device, plan, dtype })
     }

@@ -7,7 +7,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use ichd_kernels::{Ramp, Window};
+use ichd_kernels::{KernelError, Ramp, Window, WindowPlan};
 use ichd_plugin::label::{Label, N_LABELS};
 use ichd_plugin::spec::{BackboneSpec, Convention, Precision, Variant};
 use ichd_plugin::weights::Weights;
@@ -148,6 +148,14 @@ pub struct ModelError {
 }
 
 impl Preprocessing {
+    /// Itself as the kernels take it.
+    ///
+    /// # Errors
+    /// Numbers that make no sense.
+    pub fn plan(&self) -> Result<WindowPlan, KernelError> {
+        WindowPlan::new(&self.windows, self.ramp, self.side, &self.mean, &self.std)
+    }
+
     /// The part of a result that says how the input was made.
     pub fn to_json(&self) -> Value {
         let windows: Vec<Value> = self.windows.iter().map(|w| json!({"level": w.level, "width": w.width})).collect();

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use ichd_kernels::WindowPlan;
 use ichd_plugin::label::{Label, N_LABELS};
 use ichd_plugin::spec::Precision;
 use serde_json::json;
@@ -124,15 +123,7 @@ impl Bench {
 
     fn score(&self, model: &Model) -> Result<Found, Fatal> {
         let card = &model.card;
-        let preprocessing = &card.preprocessing;
-        let plan = WindowPlan::new(
-            &preprocessing.windows,
-            preprocessing.ramp,
-            preprocessing.side,
-            &preprocessing.mean,
-            &preprocessing.std,
-        )
-        .map_err(Fatal::config)?;
+        let plan = card.preprocessing.plan().map_err(Fatal::config)?;
         let mut backbone = (model.spec.infer)(&self.device.device, card.variant(), Precision::F32);
         backbone.load(&model.weights).map_err(Fatal::config)?;
         let checked: Vec<AtomicBool> = (0..self.dataset.items.len()).map(|_| AtomicBool::new(false)).collect();

@@ -218,8 +218,7 @@ impl Training<'_> {
     /// # Errors
     /// Numbers that make no sense.
     pub fn plan(&self) -> Result<WindowPlan, TrainError> {
-        let Preprocessing { windows, ramp, side, mean, std } = self.preprocessing;
-        Ok(WindowPlan::new(windows, *ramp, *side, mean, std)?)
+        Ok(self.preprocessing.plan()?)
     }
 
     fn begin(

@@ -157,7 +157,10 @@ impl<T: Real, C: Curve<T>> GatherRow<'_, T, C> {
                     }
                 }
             }
-            let sum = sum.map(|value| self.filter.curve.value(value));
+            // A plain loop: only that is turned into vectors for every activation.
+            for value in &mut sum {
+                *value = self.filter.curve.value(*value);
+            }
             self.out[x * channels + from..][..N].copy_from_slice(&sum);
         }
     }
@@ -178,7 +181,10 @@ impl<T: Real, C: Curve<T>> GatherRow<'_, T, C> {
                     }
                 }
             }
-            let sum = sum.map(|value| self.filter.curve.value(value));
+            // A plain loop: only that is turned into vectors for every activation.
+            for value in &mut sum {
+                *value = self.filter.curve.value(*value);
+            }
             self.out[x * self.channels + from..][..N].copy_from_slice(&sum);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use ichd_kernels::{Transport, WindowPlan, window_tensor};
+use ichd_kernels::{Transport, window_tensor};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::Precision;
@@ -64,15 +64,7 @@ fn slices() -> Result<Vec<Slice>, Fatal> {
 }
 
 fn images(model: &Model, slices: &[Slice], device: &Device) -> Result<Tensor<4>, Fatal> {
-    let preprocessing = &model.card.preprocessing;
-    let plan = WindowPlan::new(
-        &preprocessing.windows,
-        preprocessing.ramp,
-        preprocessing.side,
-        &preprocessing.mean,
-        &preprocessing.std,
-    )
-    .map_err(Fatal::config)?;
+    let plan = model.card.preprocessing.plan().map_err(Fatal::config)?;
     let views: Vec<_> = slices.iter().map(view).collect();
     let images = window_tensor(&plan, &views, device, FloatDType::F32, Transport::of(device)).map_err(Fatal::config)?;
     Ok(images.permute([0, 3, 1, 2]))
