@@ -152,7 +152,7 @@ pub fn open(
     };
     let folder = options.folder.join(form);
     make_folders(&folder).map_err(|source| CacheError::Io { path: folder.clone(), source })?;
-    let lock = lock(&folder)?;
+    let (lock, is_alone) = lock(&folder)?;
     check_form(&folder, options)?;
     let mut index = Index::read(&folder)?;
     let (mut built, mut missing) = (Built::default(), Vec::new());
@@ -166,6 +166,9 @@ pub fn open(
         }
     }
     progress(built.kept);
+    if !missing.is_empty() && !is_alone {
+        return Err(CacheError::Busy(folder));
+    }
     for chunk in missing.chunks(CHUNK) {
         if is_stopped() {
             return Err(CacheError::Stopped);
@@ -183,17 +186,28 @@ pub fn open(
         index.append(stored)?;
         progress(built.kept + built.decoded + built.refused.len());
     }
+    for (instance, _) in &built.refused {
+        // What stood there before was another file.
+        index.entries.remove(instance);
+    }
     let entries = wanted.iter().map(|wish| index.entries.remove(wish.instance)).collect();
     let shards = index.map()?;
+    // Others may read from now on.
+    flock(&lock, FlockOperation::NonBlockingLockShared)
+        .map_err(|source| CacheError::Io { path: folder.join("lock"), source: source.into() })?;
     Ok((Cache { folder, shards, entries, _lock: lock }, built))
 }
 
-fn lock(folder: &Path) -> Result<File, CacheError> {
+/// Takes the cache for building, or for reading if others read it; says whether it may be built.
+fn lock(folder: &Path) -> Result<(File, bool), CacheError> {
     let path = folder.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|source| CacheError::Io { path, source })?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| CacheError::Busy(folder.to_owned()))?;
-    Ok(file)
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok((file, true));
+    }
+    flock(&file, FlockOperation::NonBlockingLockShared).map_err(|_| CacheError::Busy(folder.to_owned()))?;
+    Ok((file, false))
 }
 
 fn check_form(folder: &Path, options: &CacheOptions) -> Result<(), CacheError> {
@@ -378,8 +392,7 @@ impl Index {
             let path = self.shard_path(at);
             let io = |source| CacheError::Io { path: path.clone(), source };
             let file = File::open(&path).map_err(io)?;
-            // SAFETY: the lock keeps other runs from writing, and this process only appends behind what the index
-            // speaks of. Whoever cuts a shard short by hand ends the process, as with any mapped file.
+            // SAFETY: the lock keeps other runs from writing, and nobody writes where the index speaks of values. Whoever cuts a shard short by hand ends the process, as with any mapped file.
             unsafe { Mmap::map(&file) }.map_err(io)
         };
         (0..self.shards.len()).map(map).collect()
@@ -447,3 +460,7 @@ impl Cache {
         bytes.iter().step_by(PAGE).map(|byte| u64::from(*byte)).sum()
     }
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;
