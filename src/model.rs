@@ -31,11 +31,6 @@ pub const UNTRAINED: &str = "untrained";
 const UNTRAINED_BACKBONE: &str = "mobilenet_v2";
 const UNTRAINED_SEED: u64 = 2019;
 
-/// Channel means and deviations of ImageNet, which the pretrained backbones expect.
-pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// See [`IMAGENET_MEAN`].
-pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
-
 /// `model.yaml`, key for key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,7 +251,7 @@ pub fn load_by_name(config: &Config, name: &str) -> Result<Model, ModelError> {
 fn untrained(config: &Config) -> Result<Model, ModelError> {
     let fail = |sentence: String| ModelError { name: UNTRAINED.into(), sentence };
     let spec = registry::find(UNTRAINED_BACKBONE).ok_or_else(|| fail("its backbone is not compiled in".into()))?;
-    if config.windows.len() != IMAGENET_MEAN.len() {
+    if config.windows.len() != spec.mean.len() {
         return Err(fail(format!("takes 3 windows, `windows` lists {}", config.windows.len())));
     }
     let weights = spec.untrained(UNTRAINED_SEED);
@@ -273,8 +268,8 @@ fn untrained(config: &Config) -> Result<Model, ModelError> {
             windows: config.kernel_windows(),
             ramp: config.ramp.into(),
             side: spec.input_side,
-            mean: IMAGENET_MEAN.to_vec(),
-            std: IMAGENET_STD.to_vec(),
+            mean: spec.mean.to_vec(),
+            std: spec.std.to_vec(),
         },
         calibration: None,
         operating_points: None,

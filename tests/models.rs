@@ -268,3 +268,20 @@ fn keras_files_become_models_in_keras_arithmetic() {
     let text = fs::read_to_string(site.path("models/resnet50/1/model.yaml")).unwrap();
     assert!(text.contains("convention: keras"), "{text}");
 }
+
+#[test]
+fn half_precision_is_measured_and_not_served_by_the_cpu() {
+    let site = Site::new("keep", "precision: f16\n");
+    let (code, answer, complaint) = models(&site, &["inspect", "untrained", "--check", "--json"]);
+    assert_eq!(code, Some(0), "{complaint}");
+    let check = &serde_json::from_str::<Value>(&answer).unwrap()["check"];
+    let off = |value: &Value| value["probabilities_max_difference"].as_f64().unwrap();
+    assert!(check["slices"].as_u64().unwrap() >= 5, "{check}");
+    assert!(off(&check["unfolded"]) < 1e-5, "{check}");
+    let [half, brain] = ["f16", "bf16"].map(|name| off(&check["precision"][name]));
+    assert!(half > 0.0 && half < brain && brain < 0.05, "{check}");
+
+    let output = run(&["run", "--config", &site.path("daemon.yaml").display().to_string()]);
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(stderr(&output).contains("precision f16 is not served by cpu"), "{}", stderr(&output));
+}

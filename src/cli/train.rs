@@ -53,7 +53,7 @@ pub struct Args {
     /// Goes on from the run's last checkpoint.
     #[arg(long)]
     resume: bool,
-    /// keys: as the settings say. report: exactly what the seed report did.
+    /// keys: as the settings say. report: as the seed report trained; the split stays by patient.
     #[arg(long)]
     recipe: Option<Recipe>,
     /// Passes over the training part.
@@ -106,7 +106,13 @@ pub fn train(common: &Common, args: &Args) -> Result<(), Fatal> {
         file_bytes_max: config.inbox.file_bytes_max,
     };
     let mut screen = Screen::new(common.json, stop);
-    let dataset = open(&data, &setting, &mut screen)?;
+    let dataset = match open(&data, &setting, &mut screen) {
+        Err(_) if screen.stop.is_wished() => {
+            screen.tell_line("Stopped while the data were read; the same command goes on from there.".into());
+            return Ok(());
+        }
+        opened => opened?,
+    };
     let parts =
         dataset.split(&setting, &folder.join("split.csv"), &mut |line| screen.tell_line(line)).map_err(data_fatal)?;
     let digest = digest(&setting, spec, &start, &dataset, &parts);
@@ -266,10 +272,7 @@ fn digest(
 ) -> String {
     let setting =
         TrainSetting { runs_path: PathBuf::new(), cache_path: PathBuf::new(), checkpoint_secs: 0, ..setting.clone() };
-    let instances = parts.each_ref().map(|part| {
-        let names: Vec<&str> = part.iter().map(|at| &*dataset.items[*at].instance).collect();
-        sha256(names.join("\n").as_bytes())
-    });
+    let instances = parts.each_ref().map(|part| dataset.facts(part).sha256);
     let weights = start.weights.to_safetensors().map(|bytes| sha256(&bytes)).unwrap_or_default();
     let all = json!([setting, spec.name, start.preprocessing.to_json(), weights, dataset.labels_sha256, instances]);
     sha256(all.to_string().as_bytes())

@@ -12,7 +12,7 @@ pub struct Epoch {
     pub epoch: u32,
     /// At the epoch's last step.
     pub learning_rate: f64,
-    /// Mean over the epoch's steps, as trained on: with augmentation, dropout and the training's own weights.
+    /// Mean over the epoch's steps, as trained on: with augmentation and the training's own weights.
     pub train_loss: f64,
     /// Of the validation slices, mean over labels.
     pub validation_loss: Option<f64>,

@@ -1,6 +1,6 @@
 //! From a labelled folder to what epochs need: inventory, split, cache. Knows no network.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ichd_plugin::label::N_LABELS;
@@ -14,6 +14,8 @@ use super::split::{Member, Plan, Split, SplitError};
 use super::table::TableError;
 use crate::dicom::AdmissionRules;
 use crate::disk::RealDisk;
+use crate::identity::sha256;
+use crate::measure::report::DataFacts;
 
 /// Where the data lies.
 #[derive(Clone, Debug)]
@@ -200,6 +202,19 @@ impl Dataset {
     /// Targets of slices, as numbers.
     pub fn targets(&self, of: &[usize]) -> Vec<f32> {
         of.iter().flat_map(|at| self.labels[*at].map(|label| f32::from(u8::from(label)))).collect()
+    }
+
+    /// What a model card says about slices.
+    pub fn facts(&self, of: &[usize]) -> DataFacts {
+        let names: Vec<&str> = of.iter().map(|at| &*self.items[*at].instance).collect();
+        let studies: HashSet<&str> = of.iter().map(|at| &*self.items[*at].study).collect();
+        let patients: HashSet<u32> = of.iter().map(|at| self.groups[*at]).collect();
+        DataFacts {
+            slices: of.len() as u64,
+            studies: Some(studies.len() as u64),
+            patients: Some(patients.len() as u64),
+            sha256: sha256(names.join("\n").as_bytes()),
+        }
     }
 
     /// Truth and patients of slices.

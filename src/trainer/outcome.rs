@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::batches::Feed;
 use super::training::{TrainError, Training, score};
 use crate::config::WindowSetting;
+use crate::measure::Predictions;
 use crate::measure::calibrate::{self, Fit, Method};
 use crate::measure::metrics::{self, Bootstrap, Interval, Metrics};
 use crate::measure::operating::{self, Rule};
 use crate::measure::plot::{self, Drawing};
-use crate::measure::report::{confusion_table, label_table};
-use crate::measure::{Predictions, epoch::Epoch};
+use crate::measure::report::Card;
 use crate::model::{self, Manifest, ModelError};
-use crate::results::{NOTICE, by_label};
+use crate::results::by_label;
 use crate::yaml;
 
 /// What a run came to.
@@ -56,6 +56,8 @@ pub enum OutcomeError {
     Text(String),
 }
 
+/// How logits are calibrated.
+const METHOD: Method = Method::Temperature;
 /// Replicates of the confidence intervals.
 const REPLICATES: usize = 500;
 
@@ -75,8 +77,7 @@ pub fn finish(training: &Training<'_>, naming: &Naming<'_>) -> Result<Outcome, O
     backbone.load(&weights).map_err(TrainError::from)?;
     let logits = score(&feed, backbone.as_ref(), validation, training.setting.batch)?;
     let (targets, groups) = training.dataset.truth(validation);
-    let method = Method::Temperature;
-    let fit = calibrate::fit(method, &logits, &targets).map_err(TrainError::from)?;
+    let fit = calibrate::fit(METHOD, &logits, &targets).map_err(TrainError::from)?;
     let predictions = Predictions::from_logits(&logits, &targets, &groups, Some(&fit.calibration));
     let predictions = predictions.map_err(TrainError::from)?;
     let rule = Rule::default();
@@ -164,7 +165,7 @@ impl View<'_> {
         self.draw(run, "precision-recall", &plot::precision_recall(&title, self.predictions))?;
         self.draw(run, "reliability", &plot::reliability(&title, self.predictions))?;
         self.draw(run, "learning", &plot::learning_curves(&title, &epochs))?;
-        let card = self.card(&epochs);
+        let card = self.card()?;
         self.put(&run.join("card.md"), card.as_bytes())?;
         self.put(&model.join("README.md"), card.as_bytes())?;
         let values = json!({ "labels": self.metrics.labels, "pooled": self.metrics.pooled, "points": by_label(&self.metrics.points) });
@@ -183,34 +184,44 @@ impl View<'_> {
     }
 
     /// The model card in Markdown.
-    fn card(&self, epochs: &[Epoch]) -> String {
+    fn card(&self) -> Result<String, OutcomeError> {
         let (training, naming) = (self.training, self.naming);
-        let caption = "Validation part, calibrated, at the operating points";
-        let labels = label_table(caption, self.metrics, Some(self.intervals)).markdown();
-        let confusion = confusion_table(caption, self.metrics).markdown();
-        let settings: Value = json!(training.setting);
-        let settings = yaml::to_text(&settings).unwrap_or_default();
-        let best = epochs.iter().map(|epoch| epoch.epoch).max().unwrap_or(0);
-        format!(
-            "# {}/{}\n\n**{NOTICE}**\n\n\
-             - Backbone: {} ({} parameters without its head)\n- Began from: {}\n- Made by ichd {}, {}\n\
-             - Labels' digest: `{}`\n- Run: `{}`\n- {} slices trained, {} validated; {best} epochs\n\n\
-             {labels}\n{confusion}\n\
-             ## Calibration\n\nTemperature, fitted on the validation part. {}\n\n\
-             ## Settings\n\n```yaml\n{settings}```\n\n## To repeat\n\n```sh\n{}\n```\n",
-            naming.name,
-            naming.version,
-            training.spec.name,
-            training.spec.parameters,
-            naming.start,
-            env!("CARGO_PKG_VERSION"),
-            naming.created,
-            training.dataset.labels_sha256,
-            training.digest,
-            training.parts[0].len(),
-            training.parts[1].len(),
-            self.fit.remarks().join(" "),
-            naming.command,
-        )
+        let found = model::find(naming.models, &format!("{}/{}", naming.name, naming.version))?;
+        let [trained, validated] = training.parts.each_ref().map(|part| training.dataset.facts(part));
+        let split = &training.setting.split;
+        let on = "the validation part";
+        let card = Card {
+            name: naming.name.to_owned(),
+            version: naming.version.to_owned(),
+            backbone: training.spec.name.to_owned(),
+            parameters: training.spec.parameters + ((training.spec.feature_width + 1) * N_LABELS) as u64,
+            weights_sha256: found.manifest.weights_sha256,
+            start: naming.start.to_owned(),
+            made_by: format!("ichd {}, {}", env!("CARGO_PKG_VERSION"), naming.created),
+            data: "as named on the command line below".to_owned(),
+            data_license: "not known to the program".to_owned(),
+            data_sha256: training.dataset.labels_sha256.clone(),
+            split: format!("by {}, seed {}", split.mode.word(), split.seed),
+            training: trained,
+            validation: validated,
+            settings: settings_of(training),
+            evaluated_on: on.to_owned(),
+            metrics: self.metrics,
+            intervals: Some(self.intervals),
+            calibration: Some((METHOD, self.fit, on.to_owned())),
+            rule: Some((Rule::default(), on.to_owned())),
+            limits: vec!["The epoch, too, was chosen by the slices that it is measured on.".to_owned()],
+            repeat: vec![naming.command.to_owned()],
+        };
+        Ok(card.markdown())
     }
+}
+
+/// Settings and preprocessing as names and values.
+fn settings_of(training: &Training<'_>) -> Vec<(String, String)> {
+    let mut rows = vec![("preprocessing".to_owned(), training.preprocessing.to_json().to_string())];
+    if let Value::Object(settings) = json!(training.setting) {
+        rows.extend(settings.into_iter().map(|(name, value)| (name, value.to_string())));
+    }
+    rows
 }

@@ -98,7 +98,7 @@ pub enum TrainError {
     #[error("the settings make no sense: {0}")]
     Plan(#[from] KernelError),
     #[error(
-        "the loss is {loss} in epoch {epoch} after {steps} steps; a smaller learning rate or precision f32 may help. The best weights so far are kept in {folder}"
+        "the loss is {loss} in epoch {epoch} after {steps} steps; a smaller learning rate or precision f32 may help. The best weights of finished epochs, if any, are kept in {folder}"
     )]
     Loss { loss: f64, epoch: u32, steps: u64, folder: PathBuf },
     #[error("{0}")]

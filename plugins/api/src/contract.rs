@@ -15,7 +15,8 @@ const FOLDED: f32 = 1e-5;
 const HALF: f32 = 0.1;
 
 /// Checks a backbone on a device, at its smallest side to save time: names and counts, shapes of outputs, independence of
-/// slices in a batch, weights out and in, that training lowers the loss, and that frozen parts stay.
+/// slices in a batch, weights out and in, half precision, that training lowers the loss, that frozen parts stay, and that
+/// interrupted training ends with the same bits.
 ///
 /// # Errors
 /// The first promise that is broken.

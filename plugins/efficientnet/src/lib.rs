@@ -9,8 +9,7 @@ mod names;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
-    Act, ConvSpec, ConvUnit, EPSILON, Follow, Head, Layer, Network, Pad, Squeeze, global_average, inference, shapes,
-    training,
+    Act, ConvSpec, ConvUnit, Head, Layer, Network, Squeeze, global_average, inference, shapes, training,
 };
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::{BackboneSpec, Convention, IMAGENET_MEAN, IMAGENET_STD, Variant};
@@ -132,25 +131,16 @@ struct Block {
     residual: bool,
 }
 
-/// A convolution as the convention has it.
-fn unit(spec: ConvSpec, device: &Device, convention: Convention) -> ConvUnit {
-    let (pad, epsilon) = match convention {
-        Convention::Torch => (Pad::Half, EPSILON),
-        Convention::Keras => (Pad::Same, 1e-3),
-    };
-    ConvUnit::new(spec.pad(pad).follow(Follow::Norm(epsilon)), device)
-}
-
 impl Block {
     /// `filter` is the spec of the depthwise convolution.
     fn new(inputs: usize, filter: ConvSpec, outputs: usize, device: &Device, convention: Convention) -> Self {
         let (width, stride) = (filter.outputs, filter.stride);
-        let silu = |spec: ConvSpec| unit(spec.act(Act::Silu), device, convention);
+        let silu = |spec: ConvSpec| ConvUnit::new(spec.convention(convention).act(Act::Silu), device);
         Block {
             expand: (width != inputs).then(|| silu(ConvSpec::new(inputs, width, 1))),
             depthwise: silu(filter),
             squeeze: Squeeze::new(width, (inputs / SQUEEZE).max(1), Act::Silu, device),
-            project: unit(ConvSpec::new(width, outputs, 1).act(Act::Linear), device, convention),
+            project: ConvUnit::new(ConvSpec::new(width, outputs, 1).convention(convention).act(Act::Linear), device),
             residual: stride == 1 && inputs == outputs,
         }
     }
@@ -169,7 +159,7 @@ impl<const B: usize> Network for EfficientNet<B> {
     fn new(device: &Device, variant: Variant) -> Self {
         let Variant { convention, windows } = variant;
         let (width, depth) = factors(B);
-        let silu = |spec: ConvSpec| unit(spec.act(Act::Silu), device, convention);
+        let silu = |spec: ConvSpec| ConvUnit::new(spec.convention(convention).act(Act::Silu), device);
         let mut inputs = wide(STEM, width);
         let stem = silu(ConvSpec::new(windows, inputs, 3).stride(2));
         let mut stages = Vec::new();

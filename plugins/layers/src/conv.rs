@@ -3,9 +3,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use ichd_kernels::{Act, After, Plane, activate, conv2d, depthwise_conv2d};
+use ichd_plugin::spec::Convention;
 use ichd_plugin::weights::Entry;
 
-use crate::norm::{EPSILON, Norm, lines};
+use crate::norm::{EPSILON, KERAS_EPSILON, Norm, lines};
 use crate::part::{Part, Place, Slot, constant};
 
 /// How far a kernel reaches over the image's edge.
@@ -106,6 +107,14 @@ impl ConvSpec {
     /// With something else than a BatchNorm of PyTorch's epsilon.
     pub fn follow(self, follow: Follow) -> Self {
         ConvSpec { follow, ..self }
+    }
+
+    /// Padded and normalized as most networks of a convention are.
+    pub fn convention(self, convention: Convention) -> Self {
+        match convention {
+            Convention::Torch => self.pad(Pad::Half).follow(Follow::Norm(EPSILON)),
+            Convention::Keras => self.pad(Pad::Same).follow(Follow::Norm(KERAS_EPSILON)),
+        }
     }
 
     /// With another activation.

@@ -19,6 +19,6 @@ pub use head::Head;
 pub use ichd_kernels::{Act, activate};
 pub use layer::Layer;
 pub use learn::training;
-pub use norm::{EPSILON, NormUnit};
+pub use norm::{EPSILON, KERAS_EPSILON, NormUnit};
 pub use pool::{average_pool, global_average, join, max_pool};
 pub use squeeze::Squeeze;

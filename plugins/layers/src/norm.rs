@@ -20,6 +20,9 @@ const MOMENTUM: f64 = 0.1;
 /// PyTorch's default.
 pub const EPSILON: f64 = 1e-5;
 
+/// Keras' default.
+pub const KERAS_EPSILON: f64 = 1e-3;
+
 /// BatchNorm with PyTorch's meaning: the running variance is the unbiased one, which the tensor library's own layer
 /// does not keep.
 #[derive(Module, Debug)]

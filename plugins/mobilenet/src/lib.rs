@@ -8,9 +8,7 @@ mod names;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use ichd_layers::{
-    Act, ConvSpec, ConvUnit, EPSILON, Follow, Head, Layer, Network, Pad, global_average, inference, shapes, training,
-};
+use ichd_layers::{Act, ConvSpec, ConvUnit, Head, Layer, Network, global_average, inference, shapes, training};
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::{BackboneSpec, Convention, IMAGENET_MEAN, IMAGENET_STD, Variant};
 
@@ -59,15 +57,6 @@ struct InvertedResidual {
     residual: bool,
 }
 
-/// How the convention pads and normalizes.
-fn unit(spec: ConvSpec, device: &Device, convention: Convention) -> ConvUnit {
-    let (pad, epsilon) = match convention {
-        Convention::Torch => (Pad::Half, EPSILON),
-        Convention::Keras => (Pad::Same, 1e-3),
-    };
-    ConvUnit::new(spec.pad(pad).follow(Follow::Norm(epsilon)), device)
-}
-
 impl InvertedResidual {
     fn new(
         inputs: usize,
@@ -78,11 +67,11 @@ impl InvertedResidual {
         convention: Convention,
     ) -> Self {
         let width = inputs * expansion;
-        let relu6 = |spec: ConvSpec| unit(spec.act(Act::Relu6), device, convention);
+        let relu6 = |spec: ConvSpec| ConvUnit::new(spec.convention(convention).act(Act::Relu6), device);
         InvertedResidual {
             expand: (expansion != 1).then(|| relu6(ConvSpec::new(inputs, width, 1))),
             depthwise: relu6(ConvSpec::new(width, width, 3).stride(stride).depthwise()),
-            project: unit(ConvSpec::new(width, outputs, 1).act(Act::Linear), device, convention),
+            project: ConvUnit::new(ConvSpec::new(width, outputs, 1).convention(convention).act(Act::Linear), device),
             residual: stride == 1 && inputs == outputs,
         }
     }
@@ -100,7 +89,7 @@ impl InvertedResidual {
 impl Network for MobileNetV2 {
     fn new(device: &Device, variant: Variant) -> Self {
         let Variant { convention, windows } = variant;
-        let relu6 = |spec: ConvSpec| unit(spec.act(Act::Relu6), device, convention);
+        let relu6 = |spec: ConvSpec| ConvUnit::new(spec.convention(convention).act(Act::Relu6), device);
         let stem = relu6(ConvSpec::new(windows, 32, 3).stride(2));
         let mut inputs = 32;
         let mut blocks = Vec::new();

@@ -9,8 +9,8 @@ mod names;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
-    Act, ConvSpec, ConvUnit, EPSILON, Follow, Head, Layer, Network, Pad, activate, global_average, inference, max_pool,
-    shapes, training,
+    Act, ConvSpec, ConvUnit, EPSILON, Follow, Head, KERAS_EPSILON, Layer, Network, Pad, activate, global_average,
+    inference, max_pool, shapes, training,
 };
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::{BackboneSpec, Convention, HALF, Variant};
@@ -131,7 +131,7 @@ impl Network for Xception {
     fn new(device: &Device, variant: Variant) -> Self {
         let house = match variant.convention {
             Convention::Torch => House { pad: Pad::Half, norm: Follow::Norm(EPSILON) },
-            Convention::Keras => House { pad: Pad::Same, norm: Follow::Norm(1e-3) },
+            Convention::Keras => House { pad: Pad::Same, norm: Follow::Norm(KERAS_EPSILON) },
         };
         let conv = |spec: ConvSpec| ConvUnit::new(spec.pad(Pad::None).follow(house.norm), device);
         let stem = vec![conv(ConvSpec::new(variant.windows, 32, 3).stride(2)), conv(ConvSpec::new(32, 64, 3))];
