@@ -2,9 +2,11 @@
 //! Knows paths and fingerprints, no content.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, select};
@@ -17,10 +19,13 @@ use crate::error::Fatal;
 use crate::ledger::{FileState, Ledger};
 use crate::limits::{ADMITTED_QUEUE, URGENT_IN_A_ROW};
 use crate::parcel::{Admitted, Sighting};
+use crate::patience::Patience;
+use crate::room::RoomWatch;
 use crate::route::Rules;
 use crate::slice::folder_below;
 use crate::stage::Stop;
 use crate::tally::Tally;
+use crate::telemetry;
 
 /// A file that an event called open is waited for this long after its last change, if no event calls it closed.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +35,17 @@ pub fn path_key(path: &Path) -> String {
     match path.to_str() {
         Some(text) => text.to_owned(),
         None => format!("bytes:{}", crate::names::hex(path.as_os_str().as_encoded_bytes())),
+    }
+}
+
+/// The path of such a key.
+pub fn key_path(key: &str) -> PathBuf {
+    let digits = key.strip_prefix("bytes:").filter(|digits| digits.len() % 2 == 0);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = digits.and_then(|digits| digits.as_bytes().chunks(2).map(byte).collect());
+    match bytes {
+        Some(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+        None => PathBuf::from(key),
     }
 }
 
@@ -97,6 +113,20 @@ impl Settler {
         self.taken.remove(path);
     }
 
+    /// Events come, or do not come any more.
+    pub fn hear(&mut self, hears: bool) {
+        self.poll = !hears;
+    }
+
+    /// A scan came to its end without having looked everywhere: nothing is known to be gone.
+    pub fn scan_part(&mut self) {
+        let scan = self.scan;
+        for taken in self.taken.values_mut() {
+            taken.seen_in_scan = taken.seen_in_scan.max(scan + 1);
+        }
+        self.scan += 1;
+    }
+
     /// A scan came to its end. Taken files that it did not see are gone.
     pub fn scan_end(&mut self) {
         let scan = self.scan;
@@ -162,6 +192,22 @@ fn turns(due: Vec<PathBuf>, most: usize, is_urgent: impl Fn(&Path) -> bool) -> V
     }
 }
 
+/// Files that left the pipeline without an outcome, on their way back: they are offered again even if they look the same.
+/// There are never more than files in flight.
+#[derive(Debug, Default)]
+pub struct Returns(Mutex<Vec<PathBuf>>);
+
+impl Returns {
+    /// A file comes back.
+    pub fn put(&self, path: PathBuf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+    }
+
+    fn take(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// What the admitting thread needs.
 pub struct Admission {
     /// When files are complete.
@@ -178,6 +224,14 @@ pub struct Admission {
     pub rules: Arc<Rules>,
     /// The inbox.
     pub inbox: PathBuf,
+    /// Whether there is room for more results.
+    pub room: RoomWatch,
+    /// What becomes of a ledger that does not answer.
+    pub patience: Patience,
+    /// Files that come back.
+    pub returns: Arc<Returns>,
+    /// Number of the last admission.
+    pub ticket: u64,
     /// For files whose outcome is on record but which were not moved yet.
     pub disposer: Disposer,
 }
@@ -193,7 +247,7 @@ impl Admission {
         admitted: &Sender<Admitted>,
         stop: &Stop,
     ) -> Result<(), Fatal> {
-        let (mut ticket, mut is_behind) = (0, false);
+        let mut is_behind = false;
         loop {
             let now = self.clock.now();
             let wait = self.settler.deadline().map(|at| at.saturating_sub(now)).unwrap_or(Duration::from_secs(1));
@@ -211,24 +265,44 @@ impl Admission {
             while let Ok(sighting) = sightings.try_recv() {
                 self.note(&sighting);
             }
-            // A few at a time, so that an urgent file does not wait for all that was there before it.
-            let due = self.settler.due(self.clock.now());
-            is_behind = due.len() > ADMITTED_QUEUE;
-            let is_urgent = |path: &Path| {
-                folder_below(std::slice::from_ref(&self.inbox), path)
-                    .is_some_and(|folder| self.rules.is_urgent_folder(&folder))
-            };
-            for path in turns(due, ADMITTED_QUEUE, is_urgent) {
-                if !self.admit(path, &mut ticket, admitted)? || stop.is_wished() {
+            let next = self.take_turns();
+            is_behind = next.len() == ADMITTED_QUEUE;
+            for path in next {
+                let Some(file) = self.admit(path)? else { continue };
+                if admitted.send(file).is_err() {
+                    // The decoders ended; the file stays where it is and is found at the next start.
+                    self.tally.give_back();
+                    return Ok(());
+                }
+                if stop.is_wished() {
                     return Ok(());
                 }
             }
         }
     }
 
-    fn note(&mut self, sighting: &Sighting) {
+    /// The files whose turn it is: a few at a time, so that an urgent file does not wait for all that was there before it.
+    /// None while there is no room for results.
+    pub fn take_turns(&mut self) -> Vec<PathBuf> {
+        for path in self.returns.take() {
+            self.settler.forget(&path);
+        }
+        if !self.room.has_room(self.clock.now()) {
+            return Vec::new();
+        }
+        let is_urgent = |path: &Path| {
+            folder_below(std::slice::from_ref(&self.inbox), path)
+                .is_some_and(|folder| self.rules.is_urgent_folder(&folder))
+        };
+        turns(self.settler.due(self.clock.now()), ADMITTED_QUEUE, is_urgent)
+    }
+
+    /// Takes note of what the watcher saw.
+    pub fn note(&mut self, sighting: &Sighting) {
         let (path, open) = match sighting {
             Sighting::ScanEnd => return self.settler.scan_end(),
+            Sighting::ScanPart => return self.settler.scan_part(),
+            Sighting::Hearing(hears) => return self.settler.hear(*hears),
             Sighting::Touched(path) => (path, Some(true)),
             Sighting::Closed(path) => (path, Some(false)),
             Sighting::Scanned(path) => (path, None),
@@ -237,41 +311,39 @@ impl Admission {
             Ok(Some(print)) => self.settler.observe(self.clock.now(), path, print, open),
             Ok(None) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => self.settler.forget(path),
-            Err(error) => tracing::debug!(file = %path.display(), %error, "A file cannot be looked at yet."),
+            Err(error) => tracing::debug!(file = %telemetry::file(path), %error, "A file cannot be looked at yet."),
         }
     }
 
-    /// Looks once more and lets the file in. `false` if nobody takes it any more.
-    fn admit(&mut self, path: PathBuf, ticket: &mut u64, admitted: &Sender<Admitted>) -> Result<bool, Fatal> {
+    /// Looks once more and lets the file in, unless it changed or its outcome is on record.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn admit(&mut self, path: PathBuf) -> Result<Option<Admitted>, Fatal> {
         let fingerprint = match self.disk.fingerprint(&path) {
             Ok(Some(print)) => print,
             _ => {
                 self.settler.forget(&path);
-                return Ok(true);
+                return Ok(None);
             }
         };
         if !self.settler.take(&path, fingerprint) {
             self.settler.observe(self.clock.now(), &path, fingerprint, None);
-            return Ok(true);
+            return Ok(None);
         }
-        if let Some(record) = self.ledger.file(&path_key(&path))?
+        let key = path_key(&path);
+        if let Some(record) = self.patience.insist("reading the ledger", || self.ledger.file(&key))?
             && record.fingerprint == fingerprint
             && record.state != FileState::Started
         {
             // The outcome was committed; a crash may have come before the file was moved.
             let outcome = if record.state == FileState::Rejected { Outcome::Rejected } else { Outcome::Done };
-            self.disposer.dispose(&path, outcome, "again");
-            return Ok(true);
+            self.disposer.dispose(&path, fingerprint, outcome, "again");
+            return Ok(None);
         }
-        *ticket += 1;
+        self.ticket += 1;
         self.tally.admit();
-        let file = Admitted { ticket: *ticket, path, fingerprint, at: self.clock.now() };
-        if admitted.send(file).is_err() {
-            // The decoders ended; the file stays where it is and is found at the next start.
-            self.tally.give_back();
-            return Ok(false);
-        }
-        Ok(true)
+        Ok(Some(Admitted { ticket: self.ticket, path, fingerprint, at: self.clock.now() }))
     }
 }
 
@@ -339,6 +411,40 @@ mod tests {
             settler.scan_end();
             assert_eq!(settler.due(secs(20.0)), [path]);
         }
+    }
+
+    #[test]
+    fn any_path_is_found_again_by_its_key() {
+        for bytes in [&b"/in/a.dcm"[..], b"/in/\xff\n.dcm", b"bytes"] {
+            let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
+            assert_eq!(key_path(&path_key(&path)), path);
+        }
+    }
+
+    #[test]
+    fn where_a_scan_could_not_look_nothing_is_gone() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.observe(secs(0.0), path, print(1), None);
+        assert!(settler.take(path, print(1)));
+        settler.scan_end();
+        settler.scan_part();
+        settler.scan_part();
+        settler.observe(secs(9.0), path, print(1), None);
+        assert_eq!(settler.due(secs(99.0)), Vec::<PathBuf>::new(), "not twice");
+        settler.scan_end();
+        settler.scan_end();
+        settler.observe(secs(100.0), path, print(1), None);
+        assert_eq!(settler.due(secs(101.0)), [path], "gone, and back");
+    }
+
+    #[test]
+    fn when_events_stop_coming_two_scans_must_agree() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.hear(false);
+        settler.observe(secs(0.0), path, print(1), None);
+        assert_eq!(settler.due(secs(9.0)), Vec::<PathBuf>::new());
+        settler.hear(true);
+        assert_eq!(settler.due(secs(9.0)), [path]);
     }
 
     #[test]

@@ -89,6 +89,7 @@ mod tests {
             ticket,
             path: PathBuf::new(),
             fingerprint: Fingerprint::default(),
+            strikes: 0,
             sha256: None,
             n_slices: 1,
             admitted_at: Tick::ZERO,

@@ -1,6 +1,6 @@
 //! Time as a value that can be injected. Knows nothing of what waits for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time since some start that never runs backwards.
@@ -10,8 +10,11 @@ pub type Tick = Duration;
 pub trait Clock: Send + Sync {
     /// Monotonic time, for waits and measurements.
     fn now(&self) -> Tick;
-    /// Calendar time, for files that people read. It may jump; nothing is decided by it.
+    /// Calendar time, for files that people read. It may jump; nothing is decided by it but which file is old, and that
+    /// only while it keeps pace with `now` (see `retention`).
     fn wall(&self) -> SystemTime;
+    /// Lets time pass.
+    fn sleep(&self, how_long: Duration);
 }
 
 /// The machine's clocks.
@@ -41,12 +44,17 @@ impl Clock for SystemClock {
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
+
+    fn sleep(&self, how_long: Duration) {
+        std::thread::sleep(how_long);
+    }
 }
 
-/// A clock that stands still until it is moved, for tests of the state machines.
+/// A clock that stands still until it is moved, for tests of the state machines. Sleeping moves it.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     millis: AtomicU64,
+    jump_millis: AtomicI64,
 }
 
 impl ManualClock {
@@ -54,6 +62,11 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.millis.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// Sets calendar time forward or back, as somebody who corrects the machine's clock does.
+    pub fn jump(&self, millis: i64) {
+        self.jump_millis.fetch_add(millis, Ordering::SeqCst);
     }
 }
 
@@ -63,13 +76,23 @@ impl Clock for ManualClock {
     }
 
     fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.now()
+        let millis = self.millis.load(Ordering::SeqCst).saturating_add_signed(self.jump_millis.load(Ordering::SeqCst));
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    fn sleep(&self, how_long: Duration) {
+        self.advance(how_long);
     }
 }
 
 /// `time` as RFC 3339 in UTC with milliseconds.
 pub fn rfc3339(time: SystemTime) -> String {
     timestamp(time).strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// Whole seconds since 1970.
+pub fn secs(time: SystemTime) -> i64 {
+    timestamp(time).as_second()
 }
 
 /// The UTC day of `time` as `YYYY-MM-DD`.

@@ -10,6 +10,7 @@ use ichd_plugin::spec::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::dicom::AdmissionRules;
+use crate::identity::sha256;
 use crate::limits::WINDOWS_MAX;
 use crate::trainer::recipe::TrainSetting;
 use crate::yaml::{self, Step, Value};
@@ -24,6 +25,8 @@ pub struct Config {
     pub inbox: Inbox,
     pub results: Results,
     pub ledger: LedgerFile,
+    pub disk: DiskSetting,
+    pub retention: RetentionSetting,
     pub admission: AdmissionRules,
     pub model: ModelChoice,
     pub windows: Vec<WindowSetting>,
@@ -31,6 +34,7 @@ pub struct Config {
     pub routes: Vec<RouteSetting>,
     pub batch: BatchSetting,
     pub decode: DecodeSetting,
+    pub limits: LimitSetting,
     pub device: String,
     pub precision: Precision,
     pub train: TrainSetting,
@@ -93,6 +97,28 @@ pub struct LedgerFile {
     pub path: PathBuf,
 }
 
+/// Key `disk`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct DiskSetting {
+    pub free_bytes_min: u64,
+    pub free_bytes_resume: u64,
+}
+
+/// Key `retention`. 0 is without end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct RetentionSetting {
+    pub done_days: u32,
+    pub done_bytes_max: u64,
+    pub rejected_days: u32,
+    pub rejected_bytes_max: u64,
+    pub log_days: u32,
+    pub log_bytes_max: u64,
+}
+
 /// Key `model`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -138,6 +164,15 @@ pub struct DecodeSetting {
     pub threads: usize,
 }
 
+/// Key `limits`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct LimitSetting {
+    pub step_secs_max: u64,
+    pub stop_secs_max: u64,
+}
+
 /// Key `log`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -145,6 +180,7 @@ pub struct DecodeSetting {
 pub struct Log {
     pub format: LogFormat,
     pub filter: String,
+    pub file_names: bool,
 }
 
 /// Shape of log lines.
@@ -163,6 +199,8 @@ impl Default for Config {
             inbox: Inbox::default(),
             results: Results::default(),
             ledger: LedgerFile::default(),
+            disk: DiskSetting::default(),
+            retention: RetentionSetting::default(),
             admission: AdmissionRules::default(),
             model: ModelChoice::default(),
             windows: vec![
@@ -174,6 +212,7 @@ impl Default for Config {
             routes: Vec::new(),
             batch: BatchSetting::default(),
             decode: DecodeSetting::default(),
+            limits: LimitSetting::default(),
             device: "auto".into(),
             precision: Precision::F32,
             train: TrainSetting::default(),
@@ -210,6 +249,12 @@ impl Default for LedgerFile {
     }
 }
 
+impl Default for DiskSetting {
+    fn default() -> Self {
+        DiskSetting { free_bytes_min: 256 << 20, free_bytes_resume: 512 << 20 }
+    }
+}
+
 impl Default for ModelChoice {
     fn default() -> Self {
         ModelChoice { path: "models".into(), name: "untrained".into() }
@@ -222,9 +267,15 @@ impl Default for BatchSetting {
     }
 }
 
+impl Default for LimitSetting {
+    fn default() -> Self {
+        LimitSetting { step_secs_max: 120, stop_secs_max: 60 }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
-        Log { format: LogFormat::Text, filter: "info".into() }
+        Log { format: LogFormat::Text, filter: "info".into(), file_names: false }
     }
 }
 
@@ -324,6 +375,7 @@ impl Config {
     /// Reports values that have the right type and still make no sense.
     fn check(&self, report: &mut dyn FnMut(&str, String)) {
         self.check_numbers(report);
+        self.check_disk(report);
         self.check_windows(report);
         self.check_folders(report);
         if let Err(error) = crate::device::Want::parse(&self.device) {
@@ -355,9 +407,12 @@ impl Config {
         range("admission.side_max", self.admission.side_max as u64, 1, 32_768);
         range("admission.frames_max", self.admission.frames_max as u64, 1, 100_000);
         range("admission.inflated_bytes_max", self.admission.inflated_bytes_max, 1, 1 << 40);
+        range("admission.expansion_max", self.admission.expansion_max, 1, 1 << 20);
         range("batch.slices_max", self.batch.slices_max as u64, 1, 1024);
         range("batch.wait_ms_max", self.batch.wait_ms_max, 0, 60_000);
         range("decode.threads", self.decode.threads as u64, 0, 1024);
+        range("limits.step_secs_max", self.limits.step_secs_max, 1, DAY_SECS);
+        range("limits.stop_secs_max", self.limits.stop_secs_max, 1, DAY_SECS);
         let smoothing = self.results.smoothing;
         let sum: f64 = smoothing.iter().sum();
         if smoothing.iter().any(|weight| !(0.0..=1.0).contains(weight))
@@ -368,6 +423,37 @@ impl Config {
                 "results.smoothing",
                 "must be three weights from 0 to 1 that add up to 1, the middle one above 0".into(),
             );
+        }
+    }
+
+    fn check_disk(&self, report: &mut dyn FnMut(&str, String)) {
+        const MIB: u64 = 1 << 20;
+        let mut zero_or = |key: &str, value: u64, least: u64, most: u64| {
+            if value != 0 && !(least..=most).contains(&value) {
+                report(key, format!("{value} is not possible; 0 or {least} to {most} would be right"));
+            }
+        };
+        let (disk, kept) = (&self.disk, &self.retention);
+        zero_or("disk.free_bytes_min", disk.free_bytes_min, MIB, 1 << 50);
+        for (key, days) in [
+            ("retention.done_days", kept.done_days),
+            ("retention.rejected_days", kept.rejected_days),
+            ("retention.log_days", kept.log_days),
+        ] {
+            zero_or(key, days.into(), 1, 36_500);
+        }
+        for (key, bytes) in [
+            ("retention.done_bytes_max", kept.done_bytes_max),
+            ("retention.rejected_bytes_max", kept.rejected_bytes_max),
+            ("retention.log_bytes_max", kept.log_bytes_max),
+        ] {
+            zero_or(key, bytes, MIB, 1 << 50);
+        }
+        if disk.free_bytes_resume < disk.free_bytes_min {
+            let least = disk.free_bytes_min;
+            let sentence =
+                format!("{} is less than disk.free_bytes_min; {least} or more would be right", disk.free_bytes_resume);
+            report("disk.free_bytes_resume", sentence);
         }
     }
 
@@ -425,6 +511,12 @@ impl Config {
                 report(key, format!("is the same as {other}; each needs a place of its own"));
             }
         }
+    }
+
+    /// SHA-256 over all settings as they are in effect, so that two runs can be told to have had the same.
+    pub fn digest(&self) -> String {
+        // Settings are numbers, words and lists, which JSON can hold.
+        sha256(serde_json::json!(self).to_string().as_bytes())
     }
 
     /// The windows as the kernels take them.
@@ -557,7 +649,7 @@ mod tests {
                 "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
                 "3|inbox.scan_secs|is text; a number such as `10` would be right",
                 "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
-                "5|turbo|is unknown; here stand inbox, results, ledger, admission, model, windows, ramp, routes, batch, decode, device, precision, train, log",
+                "5|turbo|is unknown; here stand inbox, results, ledger, disk, retention, admission, model, windows, ramp, routes, batch, decode, limits, device, precision, train, log",
             ]
         );
     }
@@ -571,6 +663,18 @@ mod tests {
         assert!(found[2].starts_with("10|results.path|site/inbox/out lies in the inbox"), "{found:?}");
         assert!(found[3].starts_with("8|device|"), "{found:?}");
         assert_eq!(found.len(), 4);
+    }
+
+    #[test]
+    fn room_and_retention_have_least_values() {
+        let text =
+            "disk:\n  free_bytes_min: 7\n  free_bytes_resume: 6\nretention:\n  done_days: 40000\n  log_bytes_max: 5\n";
+        let keys: Vec<String> = problems(text).iter().map(|line| line.rsplit_once('|').unwrap().0.to_owned()).collect();
+        let expected =
+            ["2|disk.free_bytes_min", "5|retention.done_days", "6|retention.log_bytes_max", "3|disk.free_bytes_resume"];
+        assert_eq!(keys, expected);
+        let off = "disk: { free_bytes_min: 0, free_bytes_resume: 0 }\n";
+        assert!(Config::from_text(off).is_ok());
     }
 
     #[test]
@@ -588,6 +692,14 @@ mod tests {
             problems(text),
             ["3|inbox.rejected_path|is the same as inbox.done_path; each needs a place of its own"]
         );
+    }
+
+    #[test]
+    fn the_digest_tells_settings_apart() {
+        let (plain, mut other) = (Config::default(), Config::default());
+        assert_eq!(plain.digest(), Config::from_text("# a comment\n").unwrap().digest());
+        other.inbox.settle_ms += 1;
+        assert_ne!(plain.digest(), other.digest());
     }
 
     #[test]

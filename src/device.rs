@@ -1,39 +1,13 @@
 //! Which device computes: proven before it is used, never assumed. Knows no model.
 
+mod want;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-/// The setting `device`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// The first CUDA device that passes its test, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// This CUDA device or an error.
-    Cuda(usize),
-}
-
-impl Want {
-    /// Reads `auto`, `cpu`, `cuda` or `cuda:N`.
-    ///
-    /// # Errors
-    /// A sentence that says what would be right.
-    pub fn parse(text: &str) -> Result<Want, String> {
-        match text {
-            "auto" => Ok(Want::Auto),
-            "cpu" => Ok(Want::Cpu),
-            "cuda" => Ok(Want::Cuda(0)),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|index| index.parse().ok())
-                .map(Want::Cuda)
-                .ok_or_else(|| format!("`{text}` is no device; auto, cpu or cuda:0 would be right")),
-        }
-    }
-}
+pub use want::Want;
 
 /// A device that passed its test.
 #[derive(Clone, Debug)]
@@ -49,6 +23,24 @@ pub struct Chosen {
 impl Chosen {
     fn cpu(reason: impl Into<String>) -> Self {
         Chosen { device: Device::flex(), name: "cpu".into(), reason: reason.into() }
+    }
+
+    /// This device and those that follow it, `count` in all, for work that is shared. The CPU stands for any number.
+    ///
+    /// # Errors
+    /// There are not so many, or one fails its self-test.
+    pub fn and_next(&self, count: usize) -> Result<Vec<Device>, String> {
+        match self.name.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()) {
+            None => Ok(vec![self.device.clone(); count]),
+            Some(first) => (first..first + count)
+                .map(
+                    |index| {
+                        if index == first { Ok(self.device.clone()) } else { cuda(index).map(|chosen| chosen.device) }
+                    },
+                )
+                .collect::<Result<_, String>>()
+                .map_err(|reason| format!("{count} devices from {} on are asked for: {reason}", self.name)),
+        }
     }
 
     /// Whether the CPU computes.

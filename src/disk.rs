@@ -1,14 +1,24 @@
 //! The only place that opens files for writing. Knows no DICOM and no results, only paths and bytes.
 //!
-//! Everything goes through the [`Disk`] trait, so that tests can put a faulty disk in its place.
+//! Everything goes through the [`Disk`] trait: what must be whole, safe or unchanged is said here once, in terms of the
+//! single steps of [`Files`]. Tests put a faulty file system below it, or a faulty disk in its place.
 
-use std::ffi::OsString;
+mod files;
+mod leftovers;
+
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+
+pub use files::{Files, Handle, Open, Stat};
+pub use leftovers::Leftover;
+
+/// Names of temporary files begin and end so.
+const TEMPORARY: (&str, &str) = (".ichd-", ".tmp");
 
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,113 +38,236 @@ impl Fingerprint {
     }
 }
 
+/// What is left on a file system for a program without privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files that can still be made.
+    pub files: u64,
+}
+
+/// The end of a file of lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// Where the last complete line ends: the size of the file.
+    pub end: u64,
+    /// That line.
+    pub line: Option<String>,
+}
+
 /// The file operations that the daemon needs.
 pub trait Disk: Send + Sync {
     /// The fingerprint of a regular file; `None` for anything else: links, folders, pipes, devices.
     fn fingerprint(&self, path: &Path) -> io::Result<Option<Fingerprint>>;
 
+    /// Whether anything has this name.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
     /// Reads a regular file of at most `bytes_max`, never following a link and never blocking on a pipe.
-    /// Returns the fingerprint of what was read.
+    /// Returns the fingerprint of what was read; of a file that changed meanwhile, that of its new state.
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<(Fingerprint, Vec<u8>)>;
 
     /// Makes `path` appear with these bytes, complete and synced, or not at all. Missing folders are made.
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
-    /// Appends bytes to a file, which is made if it is missing, and syncs it.
-    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Writes bytes at `end` of a file, which is made if it is missing, and syncs it. What lies beyond `end` comes from
+    /// an earlier try that failed, and goes. Returns the new end.
+    fn append(&self, path: &Path, end: u64, bytes: &[u8]) -> io::Result<u64>;
+
+    /// Cuts a file to its last complete line and returns that line; nothing if there is no file.
+    fn tail(&self, path: &Path) -> io::Result<Tail>;
 
     /// Moves a file into `folder`, under its own name or, if that is taken, one with `tag` in it. Nothing is
-    /// overwritten. Works across file systems. Returns the new path.
-    fn move_into(&self, path: &Path, folder: &Path, tag: &str) -> io::Result<PathBuf>;
+    /// overwritten. Works across file systems. Returns the new path; `None`, and nothing is moved, if the file is gone
+    /// or no longer in the state `print`.
+    fn move_into(&self, path: &Path, print: Fingerprint, folder: &Path, tag: &str) -> io::Result<Option<PathBuf>>;
+
+    /// Deletes a file that is in the state `print`. `false`, and nothing is deleted, if it is gone or changed.
+    fn remove_unchanged(&self, path: &Path, print: Fingerprint) -> io::Result<bool>;
 
     /// Deletes a file. One that is gone already is fine.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Cuts a file to its last complete line and returns that line; `None` if there is no file or no line.
-    fn last_line(&self, path: &Path) -> io::Result<Option<String>>;
+    /// The names in a folder, sorted; none if there is no such folder.
+    fn names(&self, folder: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Deals with the temporary files that an earlier process left in a folder and in those below it. Returns how many.
+    fn clear_leftovers(&self, folder: &Path, fate: Leftover) -> u64;
+
+    /// Room on the file system that holds `path`.
+    fn room(&self, path: &Path) -> io::Result<Room>;
 }
 
 /// The machine's file systems.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
-impl Disk for RealDisk {
+impl<F: Files> Disk for F {
     fn fingerprint(&self, path: &Path) -> io::Result<Option<Fingerprint>> {
-        let meta = fs::symlink_metadata(path)?;
-        Ok(meta.file_type().is_file().then(|| Fingerprint::of(&meta)))
+        Ok(match self.stat(path)? {
+            Stat::File(print) => Some(print),
+            Stat::Folder | Stat::Other => None,
+        })
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        match self.stat(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            other => other.map(|_| true),
+        }
     }
 
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<(Fingerprint, Vec<u8>)> {
-        let (file, meta) = open_regular(path)?;
-        if meta.size() > bytes_max {
-            return Err(io::Error::new(ErrorKind::FileTooLarge, format!("{} bytes", meta.size())));
+        let mut file = self.open(path, Open::Read)?;
+        let before = file.fingerprint()?;
+        if before.bytes > bytes_max {
+            return Err(io::Error::new(ErrorKind::FileTooLarge, format!("{} bytes", before.bytes)));
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(meta.size()).unwrap_or(0));
-        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(before.bytes).unwrap_or(0));
+        (&mut file).take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > bytes_max {
             return Err(io::Error::new(ErrorKind::FileTooLarge, "grew beyond the limit while it was read"));
         }
-        Ok((Fingerprint::of(&meta), bytes))
+        Ok((file.fingerprint()?, bytes))
     }
 
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let folder = parent(path)?;
-        make_folders(folder)?;
-        let mut temporary = tempfile::Builder::new().prefix(".ichd-").suffix(".tmp").tempfile_in(folder)?;
-        temporary.write_all(bytes)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        temporary.as_file().set_permissions(mode)?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(path).map_err(|failure| failure.error)?;
-        sync_folder(folder)
+        make_folders_on(self, folder)?;
+        let mut temporary = Temporary::new(self, folder)?;
+        temporary.file.write_all(bytes)?;
+        temporary.file.sync()?;
+        self.rename(&temporary.path, path)?;
+        temporary.is_renamed = true;
+        sync_names(self, folder)
     }
 
-    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn append(&self, path: &Path, end: u64, bytes: &[u8]) -> io::Result<u64> {
         let folder = parent(path)?;
-        make_folders(folder)?;
-        let is_new = !path.exists();
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_data()?;
-        if is_new { sync_folder(folder) } else { Ok(()) }
-    }
-
-    fn move_into(&self, path: &Path, folder: &Path, tag: &str) -> io::Result<PathBuf> {
-        make_folders(folder)?;
-        let from = parent(path)?;
-        let target = move_without_overwriting(path, folder, tag)?;
-        sync_folder(folder)?;
-        sync_folder(from)?;
-        Ok(target)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => sync_folder(parent(path)?),
+        make_folders_on(self, folder)?;
+        let mut file = self.open(path, Open::Edit)?;
+        // Somebody else may have cut it, as a rotation of logs does.
+        let len = file.fingerprint()?.bytes;
+        let end = end.min(len);
+        if end < len {
+            // Written anew rather than synced again: after a failed sync the system may hold for clean what it never wrote.
+            file.cut(end)?;
         }
+        file.seek(SeekFrom::Start(end))?;
+        file.write_all(bytes)?;
+        file.sync()?;
+        sync_names(self, folder)?;
+        Ok(end + bytes.len() as u64)
     }
 
-    fn last_line(&self, path: &Path) -> io::Result<Option<String>> {
-        let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
+    fn tail(&self, path: &Path) -> io::Result<Tail> {
+        if !self.exists(path)? {
+            return Ok(Tail::default());
+        }
+        let mut file = self.open(path, Open::Edit)?;
         let len = file.seek(SeekFrom::End(0))?;
         // Lines are far shorter than this; a longer tail cannot be a line of ours.
         let tail_len = len.min(1 << 16);
         file.seek(SeekFrom::Start(len - tail_len))?;
         let mut tail = Vec::new();
         file.read_to_end(&mut tail)?;
-        let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else {
-            file.set_len(len - tail_len)?;
-            return Ok(None);
-        };
-        file.set_len(len - tail_len + end as u64 + 1)?;
-        let start = tail[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        Ok(Some(String::from_utf8_lossy(&tail[start..end]).into_owned()))
+        let complete = tail.iter().rposition(|byte| *byte == b'\n');
+        let end = len - tail_len + complete.map_or(0, |at| at as u64 + 1);
+        if end < len {
+            file.cut(end)?;
+        }
+        let line = complete.map(|complete| {
+            let start = tail[..complete].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            String::from_utf8_lossy(&tail[start..complete]).into_owned()
+        });
+        Ok(Tail { end, line })
     }
+
+    fn move_into(&self, path: &Path, print: Fingerprint, folder: &Path, tag: &str) -> io::Result<Option<PathBuf>> {
+        make_folders_on(self, folder)?;
+        let Some(aside) = take_aside(self, path, print)? else { return Ok(None) };
+        let moved = move_without_overwriting(self, &aside, path, folder, tag);
+        if moved.is_err() {
+            put_back(self, &aside, path)?;
+        }
+        let target = moved?;
+        sync_names(self, folder)?;
+        sync_names(self, parent(path)?)?;
+        Ok(Some(target))
+    }
+
+    fn remove_unchanged(&self, path: &Path, print: Fingerprint) -> io::Result<bool> {
+        let Some(aside) = take_aside(self, path, print)? else { return Ok(false) };
+        if let Err(error) = self.unlink(&aside) {
+            put_back(self, &aside, path)?;
+            return Err(error);
+        }
+        sync_names(self, parent(path)?)?;
+        Ok(true)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.unlink(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => sync_names(self, parent(path)?),
+        }
+    }
+
+    fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        let listed = match self.list(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        let mut names: Vec<OsString> = listed.into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn clear_leftovers(&self, folder: &Path, fate: Leftover) -> u64 {
+        leftovers::clear(self, folder, fate, 0)
+    }
+
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        self.space(path)
+    }
+}
+
+/// A file that is on its way to its name, and goes if it does not get there.
+struct Temporary<'a> {
+    files: &'a dyn Files,
+    path: PathBuf,
+    file: Box<dyn Handle>,
+    is_renamed: bool,
+}
+
+impl<'a> Temporary<'a> {
+    fn new<F: Files>(files: &'a F, folder: &Path) -> io::Result<Self> {
+        loop {
+            let path = temporary_path(files, folder);
+            match files.open(&path, Open::New) {
+                // Left behind by a process of the same number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+                Ok(file) => return Ok(Temporary { files, path, file, is_renamed: false }),
+            }
+        }
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if !self.is_renamed {
+            // What cannot be removed now is removed after the next start.
+            let _ = self.files.unlink(&self.path);
+        }
+    }
+}
+
+fn temporary_path(files: &dyn Files, folder: &Path) -> PathBuf {
+    let (before, after) = TEMPORARY;
+    folder.join(format!("{before}{}-{}{after}", files.process(), files.number()))
 }
 
 /// Opens a regular file for reading, never following a link and never blocking on a pipe.
@@ -183,17 +316,36 @@ fn parent(path: &Path) -> io::Result<&Path> {
 }
 
 /// Makes a folder and those above it, each synced into its parent, so that a finished file cannot vanish with its folder.
+///
+/// # Errors
+/// One of them cannot be made or synced.
 pub fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
+    make_folders_on(&RealDisk, folder)
+}
+
+/// The same on any file system. A folder that is there already is synced all the same: whoever made it may have been
+/// cut off before its own sync.
+///
+/// # Errors
+/// One of them cannot be made or synced.
+pub fn make_folders_on<F: Files>(files: &F, folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() {
         return Ok(());
     }
-    if let Some(above) = folder.parent() {
-        make_folders(above)?;
+    match files.make_folder(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            make_folders_on(files, parent(folder)?)?;
+            make_one(files.make_folder(folder))?;
+        }
+        made => make_one(made)?,
     }
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
+    folder.parent().map_or(Ok(()), |above| sync_names(files, above))
+}
+
+fn make_one(made: io::Result<()>) -> io::Result<()> {
+    match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
     }
 }
 
@@ -212,37 +364,72 @@ pub fn write_folder(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
     }
-    sync_folder(temporary.path())?;
-    rename_no_replace(temporary.path(), path)?;
+    sync_names(&RealDisk, temporary.path())?;
+    RealDisk.rename_new(temporary.path(), path)?;
     // It has another name now: nothing is left to be cleared away.
     let _ = temporary.keep();
-    sync_folder(above)
+    sync_names(&RealDisk, above)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    File::open(folder)?.sync_all()
+fn sync_names<F: Files>(files: &F, folder: &Path) -> io::Result<()> {
+    files.sync_folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }
 
-fn move_without_overwriting(path: &Path, folder: &Path, tag: &str) -> io::Result<PathBuf> {
+/// Takes a file out of everybody's way, under a temporary name beside its own, if it is in the state `print`. Whoever
+/// replaces it in this moment keeps what he wrote: the state is looked at again once nobody else knows the name.
+fn take_aside<F: Files>(files: &F, path: &Path, print: Fingerprint) -> io::Result<Option<PathBuf>> {
+    let is_unchanged = |path: &Path| match files.fingerprint(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        found => Ok::<bool, io::Error>(found? == Some(print)),
+    };
+    if !is_unchanged(path)? {
+        return Ok(None);
+    }
+    let aside = temporary_path(files, parent(path)?);
+    match files.rename_new(path, &aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        renamed => renamed?,
+    }
+    let is_ours = is_unchanged(&aside);
+    if !matches!(is_ours, Ok(true)) {
+        put_back(files, &aside, path)?;
+    }
+    Ok(is_ours?.then_some(aside))
+}
+
+/// Gives a file its name back. If another one has it by now it stays aside, and is found at the next start.
+fn put_back<F: Files>(files: &F, aside: &Path, path: &Path) -> io::Result<()> {
+    match files.rename_new(aside, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        renamed => renamed,
+    }
+}
+
+/// Moves what was taken aside into a folder, under the name that it had.
+fn move_without_overwriting<F: Files>(
+    files: &F,
+    aside: &Path,
+    path: &Path,
+    folder: &Path,
+    tag: &str,
+) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a path without a name"))?;
     for attempt in 0..1000 {
         let target = folder.join(free_name(name, tag, attempt));
-        match rename_no_replace(path, &target) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                copy_across(path, &target)?;
-                return Ok(target);
-            }
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(target),
+        let moved = match files.rename_new(aside, &target) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => copy_across(files, aside, &target),
+            renamed => renamed,
+        };
+        match moved {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            moved => return moved.map(|()| target),
         }
     }
     Err(io::Error::new(ErrorKind::AlreadyExists, "no free name in the folder"))
 }
 
 /// The name itself, then `name.tag`, then `name.tag.1` and so on.
-fn free_name(name: &std::ffi::OsStr, tag: &str, attempt: u32) -> OsString {
+fn free_name(name: &OsStr, tag: &str, attempt: u32) -> OsString {
     let mut free = name.to_owned();
     match attempt {
         0 => {}
@@ -252,104 +439,45 @@ fn free_name(name: &std::ffi::OsStr, tag: &str, attempt: u32) -> OsString {
     free
 }
 
-fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some network file systems do not know the flag.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            if fs::symlink_metadata(to).is_ok() {
-                return Err(ErrorKind::AlreadyExists.into());
-            }
-            fs::rename(from, to)
-        }
-        other => Ok(other?),
+/// Copies a file to another file system and deletes it.
+fn copy_across<F: Files>(files: &F, from: &Path, to: &Path) -> io::Result<()> {
+    let folder = parent(to)?;
+    let mut source = files.open(from, Open::Read)?;
+    if is_same_content(files, source.as_mut(), to)? {
+        // The copy of an earlier try that was cut off before the deletion.
+        return files.unlink(from);
     }
+    let mut temporary = Temporary::new(files, folder)?;
+    source.seek(SeekFrom::Start(0))?;
+    io::copy(&mut source, &mut temporary.file)?;
+    temporary.file.sync()?;
+    files.rename_new(&temporary.path, to)?;
+    temporary.is_renamed = true;
+    sync_names(files, folder)?;
+    files.unlink(from)
 }
 
-fn copy_across(from: &Path, to: &Path) -> io::Result<()> {
-    let folder = parent(to)?;
-    let mut temporary = tempfile::Builder::new().prefix(".ichd-").suffix(".tmp").tempfile_in(folder)?;
-    io::copy(&mut File::open(from)?, temporary.as_file_mut())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist_noclobber(to).map_err(|failure| failure.error)?;
-    sync_folder(folder)?;
-    fs::remove_file(from)
+/// Whether a regular file lies at `path` that has the same bytes.
+fn is_same_content<F: Files>(files: &F, source: &mut dyn Handle, path: &Path) -> io::Result<bool> {
+    if !matches!(files.stat(path), Ok(Stat::File(print)) if print.bytes == source.fingerprint()?.bytes) {
+        return Ok(false);
+    }
+    let mut other = files.open(path, Open::Read)?;
+    let (mut ours, mut theirs) = ([0; 1 << 13], [0; 1 << 13]);
+    loop {
+        let n_ours = source.read(&mut ours)?;
+        if n_ours == 0 {
+            return Ok(other.read(&mut theirs)? == 0);
+        }
+        match other.read_exact(&mut theirs[..n_ours]) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
+        if ours[..n_ours] != theirs[..n_ours] {
+            return Ok(false);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moving_never_overwrites() {
-        let site = tempfile::tempdir().unwrap();
-        let done = site.path().join("done");
-        for text in ["first", "second", "third"] {
-            let path = site.path().join("a.dcm");
-            fs::write(&path, text).unwrap();
-            RealDisk.move_into(&path, &done, "x").unwrap();
-            assert!(!path.exists());
-        }
-        let read = |name: &str| fs::read_to_string(done.join(name)).unwrap();
-        assert_eq!(
-            (read("a.dcm"), read("a.dcm.x"), read("a.dcm.x.1")),
-            ("first".into(), "second".into(), "third".into())
-        );
-    }
-
-    #[test]
-    fn links_pipes_and_large_files_are_not_read() {
-        let site = tempfile::tempdir().unwrap();
-        let file = site.path().join("file");
-        fs::write(&file, "12345").unwrap();
-        let link = site.path().join("link");
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        let pipe = site.path().join("pipe");
-        let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        assert_eq!(RealDisk.fingerprint(&link).unwrap(), None);
-        assert_eq!(RealDisk.fingerprint(&pipe).unwrap(), None);
-        assert!(RealDisk.read(&link, 10).is_err());
-        assert!(RealDisk.read(&pipe, 10).is_err());
-        assert!(RealDisk.read(site.path(), 10).is_err());
-        assert_eq!(RealDisk.read(&file, 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
-        assert_eq!(RealDisk.read(&file, 5).unwrap().1, b"12345");
-    }
-
-    #[test]
-    fn a_torn_line_is_cut_off() {
-        let site = tempfile::tempdir().unwrap();
-        let log = site.path().join("deep/er/log.jsonl");
-        assert_eq!(RealDisk.last_line(&log).unwrap(), None);
-        RealDisk.append(&log, b"one\ntwo\nthr").unwrap();
-        assert_eq!(RealDisk.last_line(&log).unwrap().as_deref(), Some("two"));
-        RealDisk.append(&log, b"three\n").unwrap();
-        assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntwo\nthree\n");
-    }
-
-    #[test]
-    fn a_folder_appears_whole_and_is_never_replaced() {
-        let site = tempfile::tempdir().unwrap();
-        let path = site.path().join("model/1");
-        write_folder(&path, &[("a", b"1"), ("b", b"2")]).unwrap();
-        assert_eq!(
-            (fs::read(path.join("a")).unwrap(), fs::read(path.join("b")).unwrap()),
-            (b"1".to_vec(), b"2".to_vec())
-        );
-        let error = write_folder(&path, &[("a", b"3")]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
-        assert!(write_folder(&site.path().join("model/2"), &[("no/such", b"")]).is_err());
-        assert_eq!(fs::read_dir(site.path().join("model")).unwrap().count(), 1, "nothing is left behind");
-    }
-
-    #[test]
-    fn whole_files_replace_and_leave_nothing_behind() {
-        let site = tempfile::tempdir().unwrap();
-        let path = site.path().join("study/a.json");
-        RealDisk.write_whole(&path, b"1").unwrap();
-        RealDisk.write_whole(&path, b"22").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"22");
-        assert_eq!(fs::read_dir(site.path().join("study")).unwrap().count(), 1);
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ pub enum Exit {
     Bug = 70,
     /// Reading or writing failed again and again.
     Io = 74,
+    /// A step of work or stopping took too long; a restart helps.
+    Stalled = 75,
     /// The configuration or the model cannot be used; a restart will not help.
     Config = 78,
 }

@@ -1,174 +1,74 @@
-//! window and infer: batches become logits on the one device. One thread owns it. Knows no file.
+//! window and infer: batches become logits on the one device. One thread owns it. Knows no file's content.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, FloatDType, Tensor};
-use crossbeam_channel::{Receiver, Sender};
-use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, window_tensor};
-use ichd_plugin::backbone::Backbone;
-use ichd_plugin::label::N_LABELS;
-use ichd_plugin::spec::Precision;
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
-use crate::clock::{Clock, Tick};
-use crate::device::Chosen;
+use crate::clock::Clock;
 use crate::ensemble::Logits;
 use crate::error::{Exit, Fatal};
-use crate::model::Model;
-use crate::parcel::{Arrival, Batch, Scored};
+use crate::ledger::Ledger;
+use crate::parcel::{Arrival, Batch, Scored, Work};
 use crate::roster::Route;
 use crate::slice::{Pixels, Slice};
+use crate::supervisor::Supervisor;
 use crate::tally::Tally;
+use crate::watchdog::{AtHand, blame};
 
-/// A model on a device, with its preprocessing.
-pub struct Engine {
-    backbone: Box<dyn Backbone>,
-    device: Device,
-    plan: WindowPlan,
-    transport: Transport,
-    /// In which the images are made.
-    dtype: FloatDType,
-}
+pub use crate::engine::{Engine, EngineError, EngineOutput, Scorer, blank, view};
 
-/// The device or the model failed.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The model does not fit its backbone.
-    #[error("the model cannot be used: {0}")]
-    Model(String),
-    /// A slice that the kernels refuse although it was admitted: a bug.
-    #[error("windowing failed: {0}; this is a bug")]
-    Window(String),
-    /// The device did not answer.
-    #[error("the device failed: {0}")]
-    Device(String),
-}
-
-/// Logits of a batch and what they took.
-#[derive(Clone, Debug)]
-pub struct EngineOutput {
-    /// Logits of each slice in label order; possibly not finite.
-    pub logits: Vec<[f32; N_LABELS]>,
-    /// Time for windowing and resizing.
-    pub window_time: Tick,
-    /// Time for the network.
-    pub infer_time: Tick,
-}
-
-impl Engine {
-    /// Puts the model on the device.
-    ///
-    /// # Errors
-    /// The weights do not fit the backbone, or the preprocessing makes no sense.
-    pub fn new(model: &Model, chosen: &Chosen) -> Result<Engine, EngineError> {
-        let precision = model.card.precision;
-        let dtype = number_type(precision, chosen)?;
-        let mut backbone = (model.spec.infer)(&chosen.device, model.card.variant(), precision);
-        backbone.load(&model.weights).map_err(|error| EngineError::Model(error.to_string()))?;
-        let plan = model.card.preprocessing.plan().map_err(|error| EngineError::Model(error.to_string()))?;
-        let device = chosen.device.clone();
-        Ok(Engine { backbone, transport: Transport::of(&device), device, plan, dtype })
-    }
-
-    /// Scores slices, at least one.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn score(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<EngineOutput, EngineError> {
-        let begun = clock.now();
-        let images = self.window(slices)?;
-        let windowed = clock.now();
-        let logits = self.backbone.forward(images);
-        let values = logits
-            .try_into_data()
-            .map_err(|error| EngineError::Device(format!("{error:?}")))?
-            .try_to_vec::<f32>()
-            .map_err(|error| EngineError::Device(format!("{error:?}")))?;
-        let (rows, rest) = values.as_chunks::<N_LABELS>();
-        if rows.len() != slices.len() || !rest.is_empty() {
-            return Err(EngineError::Device(format!("{} logits for {} slices", values.len(), slices.len())));
-        }
-        let ended = clock.now();
-        Ok(EngineOutput { logits: rows.to_vec(), window_time: windowed - begun, infer_time: ended - windowed })
-    }
-
-    /// `[n, channels, side, side]` in channels-last memory.
-    fn window(&self, slices: &[&Slice]) -> Result<Tensor<4>, EngineError> {
-        let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
-        let images = window_tensor(&self.plan, &views, &self.device, self.dtype, self.transport);
-        let images = images.map_err(|error| EngineError::Window(error.to_string()))?;
-        Ok(images.permute([0, 3, 1, 2]))
-    }
-}
-
-/// The type of number for a precision, if the device has it.
-fn number_type(precision: Precision, chosen: &Chosen) -> Result<FloatDType, EngineError> {
-    let (wanted, dtype) = match precision {
-        Precision::F32 => return Ok(FloatDType::F32),
-        Precision::F16 => (FloatDType::F16, DType::F16),
-        Precision::Bf16 => (FloatDType::BF16, DType::BF16),
-    };
-    if !chosen.is_cpu() && chosen.device.supports_dtype(dtype) {
-        return Ok(wanted);
-    }
-    let (name, device) = (precision.name(), &chosen.name);
-    Err(EngineError::Model(format!("precision {name} is not served by {device}; precision: f32 would be right")))
-}
-
-/// A slice as the kernels take it: the whole of it.
-pub fn view(slice: &Slice) -> SliceView<'_> {
-    let pixels = match &slice.pixels {
-        Pixels::I16(values) => StoredPixels::I16(values),
-        Pixels::U16(values) => StoredPixels::U16(values),
-    };
-    SliceView {
-        pixels,
-        rows: slice.rows,
-        columns: slice.columns,
-        slope: slice.rescale.slope,
-        intercept: slice.rescale.intercept,
-        bits_stored: slice.bits_stored,
-        inverted: slice.inverted,
-        padding: slice.padding.clone(),
-        ..SliceView::default()
-    }
-}
+/// Side of the slices of air that a device is tried with, as of most scanners.
+const WARM_UP_SIDE: usize = 512;
 
 /// All models on the device, each once, and which of them serve which route.
 pub struct Fleet {
     /// In the order of [`Roster::models`](crate::roster::Roster::models).
-    pub engines: Vec<Engine>,
+    pub engines: Vec<Box<dyn Scorer>>,
     /// The routes.
     pub routes: Arc<[Route]>,
 }
 
-/// The thread.
-///
-/// # Errors
-/// The device failed: the process must be started again.
-pub fn run(
-    fleet: Fleet,
-    clock: &Arc<dyn Clock>,
-    tally: &Tally,
-    batches: &Receiver<Batch>,
-    record: &Sender<Arrival>,
-) -> Result<(), Fatal> {
-    let Fleet { mut engines, routes } = fleet;
-    for Batch { route, mut works } in batches {
+impl Fleet {
+    /// Tries every model once on slices of air: `n_slices` at a time and one alone. Kernels are compiled and chosen here,
+    /// a device that is broken or too small shows before anything is taken.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn warm_up(&mut self, n_slices: usize, clock: &dyn Clock) -> Result<(), Fatal> {
+        let air = blank(WARM_UP_SIDE);
+        for n_slices in [n_slices.max(1), 1] {
+            let slices = vec![&air; n_slices];
+            for engine in &mut self.engines {
+                let scored = catch_unwind(AssertUnwindSafe(|| engine.score(&slices, clock)));
+                let scored = scored.unwrap_or_else(|_| Err(EngineError::Device("it panicked".into())));
+                scored.map_err(|error| Fatal::new(Exit::Device, format!("at the first try {error}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores a batch by the models of its route.
+    ///
+    /// # Errors
+    /// The device failed: the process must be started again.
+    pub fn handle(&mut self, batch: Batch, clock: &dyn Clock) -> Result<Scored, Fatal> {
+        self.score(batch, clock).map_err(|error| fatal(&error))
+    }
+
+    fn score(&mut self, batch: Batch, clock: &dyn Clock) -> Result<Scored, EngineError> {
+        let Batch { route, mut works } = batch;
         let begun_at = clock.now();
-        let Route { ensemble, models, .. } = &routes[route];
+        let Route { ensemble, models, .. } = &self.routes[route];
+        let engines = &mut self.engines;
         let slices: Vec<&Slice> = works.iter().map(|work| &work.slice).collect();
         let score = || -> Result<Vec<EngineOutput>, EngineError> {
-            models.iter().map(|model| engines[*model].score(&slices, clock.as_ref())).collect()
+            models.iter().map(|model| engines[*model].score(&slices, clock)).collect()
         };
         // A faulted device makes the tensor library panic; the process cannot go on with it, but it can say so.
-        let outputs = match catch_unwind(AssertUnwindSafe(score)) {
-            Ok(Ok(outputs)) => outputs,
-            Ok(Err(error @ EngineError::Device(_))) => return Err(Fatal::new(Exit::Device, error.to_string())),
-            Ok(Err(error)) => return Err(Fatal::new(Exit::Bug, error.to_string())),
-            Err(_) => return Err(Fatal::new(Exit::Device, "the device failed in the middle of a batch")),
-        };
-        tally.scored(works.len());
+        let outputs = catch_unwind(AssertUnwindSafe(score))
+            .unwrap_or_else(|_| Err(EngineError::Device("it panicked in the middle of a batch".into())))?;
         for work in &mut works {
             work.slice.pixels = Pixels::I16(Vec::new());
         }
@@ -176,10 +76,103 @@ pub fn run(
         let answers = (0..works.len()).map(|slice| ensemble.combine(of_slice(slice))).collect();
         let window_time = outputs.iter().map(|output| output.window_time).sum();
         let infer_time = outputs.iter().map(|output| output.infer_time).sum();
-        let scored = Scored { route, works, answers, begun_at, window_time, infer_time };
-        if record.send(Arrival::Scored(scored)).is_err() {
-            return Ok(());
+        Ok(Scored { route, works, answers, begun_at, window_time, infer_time })
+    }
+}
+
+/// What the thread needs.
+pub struct Inference {
+    /// The models.
+    pub fleet: Fleet,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts.
+    pub tally: Arc<Tally>,
+    /// For blame.
+    pub ledger: Arc<Ledger>,
+    /// What the watchdog sees.
+    pub at_hand: Arc<AtHand>,
+    /// Who wants signs of life.
+    pub supervisor: Arc<Supervisor>,
+}
+
+/// The recorder ended.
+struct Ended;
+
+impl Inference {
+    /// The thread. Its signs of life say that the device does its work: they come between batches, never during one.
+    /// Waiting counts as life, for slices and for the recorder, which waits itself while a disk is full.
+    ///
+    /// # Errors
+    /// The device failed: the process must be started again.
+    pub fn run(mut self, batches: &Receiver<Batch>, record: &Sender<Arrival>) -> Result<(), Fatal> {
+        loop {
+            self.supervisor.alive();
+            let batch = match batches.recv_timeout(self.supervisor.interval()) {
+                Ok(batch) => batch,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            for piece in pieces(batch) {
+                let scored = self.score(piece)?;
+                self.supervisor.alive();
+                if self.hand_over(Arrival::Scored(scored), record).is_err() {
+                    return Ok(());
+                }
+            }
         }
     }
-    Ok(())
+
+    fn score(&mut self, batch: Batch) -> Result<Scored, Fatal> {
+        let mut files: Vec<PathBuf> = batch.works.iter().map(|work| work.origin.path.clone()).collect();
+        files.dedup();
+        let busy = self.at_hand.begin(files.clone());
+        let scored = self.fleet.score(batch, self.clock.as_ref());
+        drop(busy);
+        match scored {
+            Ok(scored) => {
+                self.tally.scored(scored.works.len());
+                Ok(scored)
+            }
+            Err(error) => {
+                // A lack of memory is nobody's fault: every slice needs the same.
+                if !matches!(error, EngineError::Memory(_)) {
+                    blame(&self.ledger, &files);
+                }
+                Err(fatal(&error))
+            }
+        }
+    }
+
+    fn hand_over(&self, arrival: Arrival, record: &Sender<Arrival>) -> Result<(), Ended> {
+        let mut arrival = arrival;
+        loop {
+            match record.send_timeout(arrival, self.supervisor.interval()) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Timeout(kept)) => arrival = kept,
+                Err(SendTimeoutError::Disconnected(_)) => return Err(Ended),
+            }
+            self.supervisor.alive();
+        }
+    }
+}
+
+/// A device that is lost or has no memory left may be back after a restart; anything else is a bug.
+fn fatal(error: &EngineError) -> Fatal {
+    match error {
+        EngineError::Device(_) | EngineError::Memory(_) => Fatal::new(Exit::Device, error.to_string()),
+        EngineError::Model(_) | EngineError::Window(_) => Fatal::new(Exit::Bug, error.to_string()),
+    }
+}
+
+/// Slices of files that were there when the program was ended before go alone: should it happen again, the others are not
+/// to blame.
+fn pieces(batch: Batch) -> Vec<Batch> {
+    let Batch { route, works } = batch;
+    let (suspects, others): (Vec<Work>, Vec<Work>) = works.into_iter().partition(|work| work.origin.strikes > 0);
+    let mut pieces: Vec<Batch> = suspects.into_iter().map(|work| Batch { route, works: vec![work] }).collect();
+    if !others.is_empty() {
+        pieces.insert(0, Batch { route, works: others });
+    }
+    pieces
 }

@@ -5,20 +5,29 @@
 //! - `files`: one row per path in the inbox, with the state of its latest content.
 //! - `slices`: one row per finished slice; `seq` numbers them in the order they were finished.
 //! - `studies`: studies whose summary is not up to date.
+//! - `disposed`: files that the daemon put into its own folders, which retention may delete.
 //! - `meta`: the schema's version and how far the daily log has come.
 //!
 //! Two connections share the file: `durable` syncs every commit (outcomes), `quick` only at checkpoints (attempts: they must
 //! outlive the process, not a power cut). Write-ahead logging lets operators read at any time.
 
+mod disposed;
+
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use crate::disk::Fingerprint;
+use crate::patience::{Hope, Trouble};
+
+pub use disposed::{Disposed, Place};
 
 const SCHEMA_VERSION: i64 = 1;
+
+/// Largest ledger that is looked through when it is opened.
+const CHECKED_BYTES_MAX: u64 = 64 << 20;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -41,6 +50,13 @@ CREATE INDEX IF NOT EXISTS slices_instance ON slices (instance, frame);
 CREATE INDEX IF NOT EXISTS slices_picture ON slices (picture, scorer);
 CREATE INDEX IF NOT EXISTS slices_file ON slices (file_sha256);
 CREATE TABLE IF NOT EXISTS studies (study TEXT PRIMARY KEY, revision INTEGER NOT NULL, dirty INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS disposed (
+    path TEXT PRIMARY KEY,
+    place TEXT NOT NULL CHECK (place IN ('done', 'rejected')),
+    inode INTEGER NOT NULL, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    since INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS disposed_since ON disposed (place, since);
 ";
 
 /// The ledger could not be opened, read or written.
@@ -48,13 +64,62 @@ CREATE TABLE IF NOT EXISTS studies (study TEXT PRIMARY KEY, revision INTEGER NOT
 pub enum LedgerError {
     /// SQLite's own account.
     #[error("the ledger: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+    /// The file is no database, or was cut off or overwritten.
+    #[error(
+        "the ledger is damaged ({0}). Move it away, with its -wal and -shm files, and start again: results stay as they \
+         are and are known again when their files come again; files that lie in the inbox are looked at anew"
+    )]
+    Damaged(rusqlite::Error),
     /// Written by a newer program.
     #[error("the ledger has schema version {found}, this program knows {SCHEMA_VERSION}")]
     Version {
         /// What stands in the file.
         found: i64,
     },
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => LedgerError::Damaged(error),
+            _ => LedgerError::Sqlite(error),
+        }
+    }
+}
+
+impl Trouble for LedgerError {
+    fn hope(&self) -> Hope {
+        let LedgerError::Sqlite(rusqlite::Error::SqliteFailure(error, _)) = self else { return Hope::None };
+        match error.code {
+            ErrorCode::DiskFull => Hope::Room,
+            // The index of the write-ahead log cannot grow.
+            ErrorCode::SystemIoFailure if error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Hope::Room,
+            ErrorCode::SystemIoFailure
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly => Hope::Some,
+            _ => Hope::None,
+        }
+    }
+}
+
+/// A step of the ledger at a [`Gate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A statement that reads, or is synced only with the next commit.
+    Quick,
+    /// A transaction begins.
+    Begin,
+    /// It is committed and synced next.
+    Commit,
+}
+
+/// Asked before each step: where tests let the ledger fail.
+pub trait Gate: std::fmt::Debug + Send + Sync {
+    /// An error that the step then has.
+    fn pass(&self, access: Access) -> Result<(), rusqlite::Error>;
 }
 
 /// What is on record about one file.
@@ -64,7 +129,7 @@ pub struct FileRecord {
     pub fingerprint: Fingerprint,
     /// How far it came.
     pub state: FileState,
-    /// Times that decoding it was begun and not finished.
+    /// Times that work on it was begun and ended the program, or goes on.
     pub attempts: u32,
 }
 
@@ -153,6 +218,7 @@ pub struct FileOutcome {
 pub struct Ledger {
     durable: Mutex<Connection>,
     quick: Mutex<Connection>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 impl Ledger {
@@ -161,6 +227,15 @@ impl Ledger {
     /// # Errors
     /// The file cannot be opened, is damaged, or was written by a newer program.
     pub fn open(path: &Path) -> Result<Ledger, LedgerError> {
+        Ledger::open_with(path, None)
+    }
+
+    /// The same with a gate before every access.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_with(path: &Path, gate: Option<Arc<dyn Gate>>) -> Result<Ledger, LedgerError> {
+        check_size(path)?;
         let durable = connect(path, "FULL")?;
         durable.execute_batch(SCHEMA)?;
         let found = meta(&durable, "schema")?;
@@ -169,13 +244,28 @@ impl Ledger {
             Some(SCHEMA_VERSION) => {}
             Some(found) => return Err(LedgerError::Version { found }),
         }
+        check(&durable, path)?;
         let quick = connect(path, "NORMAL")?;
-        Ok(Ledger { durable: Mutex::new(durable), quick: Mutex::new(quick) })
+        Ok(Ledger { durable: Mutex::new(durable), quick: Mutex::new(quick), gate })
+    }
+
+    fn pass(&self, access: Access) -> Result<(), LedgerError> {
+        Ok(self.gate.as_ref().map_or(Ok(()), |gate| gate.pass(access))?)
+    }
+
+    fn quick(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
+        self.pass(Access::Quick)?;
+        Ok(lock(&self.quick))
+    }
+
+    fn durable(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
+        self.pass(Access::Begin)?;
+        Ok(lock(&self.durable))
     }
 
     /// What is on record about `path`.
     pub fn file(&self, path: &str) -> Result<Option<FileRecord>, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let mut query =
             quick.prepare_cached("SELECT inode, bytes, mtime_ns, state, attempts FROM files WHERE path = ?")?;
         Ok(query.query_row([path], file_record).optional()?)
@@ -183,7 +273,7 @@ impl Ledger {
 
     /// Counts the begin of an attempt at a file, before it is made, and returns how many have been begun with this content.
     pub fn begin(&self, path: &str, print: Fingerprint, now: &str) -> Result<u32, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let mut insert = quick.prepare_cached(
             "INSERT INTO files (path, inode, bytes, mtime_ns, state, attempts, updated) VALUES (?1, ?2, ?3, ?4, 'started', 1, ?5)
              ON CONFLICT (path) DO UPDATE SET
@@ -195,22 +285,32 @@ impl Ledger {
         Ok(insert.query_row(row, |row| row.get(0))?)
     }
 
-    /// The dangerous part of an attempt is over: a crash from here on is not the file's fault.
+    /// The dangerous part of an attempt is over: it does not count. What counted before stays until there is an outcome.
     pub fn survived(&self, path: &str) -> Result<(), LedgerError> {
-        let quick = lock(&self.quick);
-        quick.prepare_cached("UPDATE files SET attempts = 0 WHERE path = ? AND state = 'started'")?.execute([path])?;
+        let sql = "UPDATE files SET attempts = max(attempts - 1, 0) WHERE path = ? AND state = 'started'";
+        self.quick()?.prepare_cached(sql)?.execute([path])?;
+        Ok(())
+    }
+
+    /// Counts against files that the program ends because of work on them after their decoding.
+    pub fn blame(&self, paths: &[String]) -> Result<(), LedgerError> {
+        let quick = self.quick()?;
+        let sql = "UPDATE files SET attempts = attempts + 1 WHERE path = ? AND state = 'started'";
+        for path in paths {
+            quick.prepare_cached(sql)?.execute([path])?;
+        }
         Ok(())
     }
 
     /// Forgets an attempt that ended without an outcome: the file was not complete yet.
     pub fn forget(&self, path: &str) -> Result<(), LedgerError> {
-        lock(&self.quick).execute("DELETE FROM files WHERE path = ? AND state = 'started'", [path])?;
+        self.quick()?.execute("DELETE FROM files WHERE path = ? AND state = 'started'", [path])?;
         Ok(())
     }
 
     /// Whether a file with this digest was finished: all its slices are on record.
     pub fn is_file_finished(&self, sha256: &str) -> Result<bool, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let mut query = quick.prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM files WHERE sha256 = ? AND state IN ('done', 'duplicate'))",
         )?;
@@ -240,7 +340,7 @@ impl Ledger {
     }
 
     fn slices(&self, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<SliceRecord>, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let sql = format!(
             "SELECT study, series, instance, frame, picture, scorer, logits, file_sha256, result FROM slices WHERE {condition}"
         );
@@ -251,7 +351,7 @@ impl Ledger {
 
     /// Commits outcomes and their slices in one synced transaction. Returns the sequence number of each slice.
     pub fn commit(&self, files: &[FileOutcome], slices: &[SliceRecord], now: &str) -> Result<Vec<i64>, LedgerError> {
-        let mut durable = lock(&self.durable);
+        let mut durable = self.durable()?;
         let transaction = durable.transaction()?;
         let mut seqs = Vec::with_capacity(slices.len());
         for slice in slices {
@@ -265,13 +365,14 @@ impl Ledger {
         for file in files {
             put_file(&transaction, file, now)?;
         }
+        self.pass(Access::Commit)?;
         transaction.commit()?;
         Ok(seqs)
     }
 
     /// Studies whose summary must be written.
     pub fn dirty_studies(&self) -> Result<Vec<String>, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let mut query = quick.prepare("SELECT study FROM studies WHERE dirty = 1")?;
         let rows = query.query_map([], |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -279,7 +380,7 @@ impl Ledger {
 
     /// How often the summary of a study was written before.
     pub fn revision(&self, study: &str) -> Result<u32, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let revision =
             quick.query_row("SELECT revision FROM studies WHERE study = ?", [study], |row| row.get(0)).optional()?;
         Ok(revision.unwrap_or(0))
@@ -288,23 +389,25 @@ impl Ledger {
     /// The summary of a study was written, as this revision.
     pub fn study_written(&self, study: &str, revision: u32) -> Result<(), LedgerError> {
         let sql = "UPDATE studies SET dirty = 0, revision = ? WHERE study = ?";
-        lock(&self.durable).execute(sql, params![revision, study])?;
+        let durable = self.durable()?;
+        self.pass(Access::Commit)?;
+        durable.execute(sql, params![revision, study])?;
         Ok(())
     }
 
     /// The last sequence number known to be in the daily log.
     pub fn logged(&self) -> Result<i64, LedgerError> {
-        Ok(meta(&lock(&self.quick), "logged")?.unwrap_or(0))
+        Ok(meta(&*self.quick()?, "logged")?.unwrap_or(0))
     }
 
     /// The daily log has come to `seq`.
     pub fn set_logged(&self, seq: i64) -> Result<(), LedgerError> {
-        set_meta(&lock(&self.quick), "logged", seq)
+        set_meta(&*self.quick()?, "logged", seq)
     }
 
     /// Slices after `seq` with their numbers, in order.
     pub fn slices_after(&self, seq: i64) -> Result<Vec<(i64, SliceRecord)>, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let mut query = quick.prepare(
             "SELECT study, series, instance, frame, picture, scorer, logits, file_sha256, result, seq FROM slices
              WHERE seq > ? ORDER BY seq",
@@ -315,11 +418,42 @@ impl Ledger {
 
     /// Number of files in each state, for reports.
     pub fn file_counts(&self) -> Result<Vec<(String, u64)>, LedgerError> {
-        let quick = lock(&self.quick);
+        let quick = self.quick()?;
         let mut query = quick.prepare("SELECT state, count(*) FROM files GROUP BY state ORDER BY state")?;
         let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+/// SQLite takes what is shorter than one page for a database that is still empty, and would begin a new one in it.
+fn check_size(path: &Path) -> Result<(), LedgerError> {
+    const PAGE: u64 = 512;
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        Path::new(&name).exists()
+    };
+    let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let is_whole = bytes == 0 || (bytes >= 8 * PAGE && bytes.is_multiple_of(PAGE));
+    if is_whole || beside("-wal") || beside("-journal") {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+    Err(LedgerError::Damaged(rusqlite::Error::SqliteFailure(code, Some(format!("cut off after {bytes} bytes")))))
+}
+
+/// Looks through the whole of a ledger that is small enough to be looked through in a moment. Damage in a larger one
+/// shows when its place is read.
+fn check(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > CHECKED_BYTES_MAX) {
+        return Ok(());
+    }
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(LedgerError::Damaged(rusqlite::Error::SqliteFailure(code, Some(found))))
 }
 
 fn connect(path: &Path, synchronous: &str) -> Result<Connection, LedgerError> {
@@ -422,75 +556,4 @@ fn put_file(transaction: &Transaction<'_>, file: &FileOutcome, now: &str) -> Res
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PRINT: Fingerprint = Fingerprint { inode: 7, bytes: 100, mtime_ns: 5 };
-
-    fn slice(instance: &str, picture: &str) -> SliceRecord {
-        SliceRecord {
-            study: "s".into(),
-            series: "r".into(),
-            instance: instance.into(),
-            frame: 0,
-            key: WorkKey { picture: picture.into(), scorer: "m".into() },
-            logits: vec![-1.5, 0.25],
-            file_sha256: "f".into(),
-            result: format!("s/{instance}.json"),
-        }
-    }
-
-    #[test]
-    fn attempts_are_counted_per_content_and_end_with_an_outcome() {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&folder.path().join("ledger.sqlite")).unwrap();
-        assert_eq!(ledger.begin("a", PRINT, "t").unwrap(), 1);
-        assert_eq!(ledger.begin("a", PRINT, "t").unwrap(), 2);
-        let grown = Fingerprint { bytes: 101, ..PRINT };
-        assert_eq!(ledger.begin("a", grown, "t").unwrap(), 1);
-        let outcome = FileOutcome {
-            path: "a".into(),
-            fingerprint: grown,
-            state: FileState::Done,
-            sha256: Some("f".into()),
-            code: None,
-            sentence: None,
-        };
-        ledger.commit(&[outcome], &[], "t").unwrap();
-        let record = ledger.file("a").unwrap().unwrap();
-        assert_eq!((record.state, record.attempts, record.fingerprint), (FileState::Done, 0, grown));
-        assert_eq!(ledger.begin("a", grown, "t").unwrap(), 1);
-    }
-
-    #[test]
-    fn slices_are_found_again_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.sqlite");
-        let (a, b) = (slice("a", "p1"), slice("b", "p2"));
-        let ledger = Ledger::open(&path).unwrap();
-        assert_eq!(ledger.commit(&[], &[a.clone(), b.clone()], "t").unwrap(), [1, 2]);
-        drop(ledger);
-        let ledger = Ledger::open(&path).unwrap();
-        assert_eq!(ledger.slice_of_picture(&a.key).unwrap(), Some(a.clone()));
-        assert_eq!(ledger.slices_of_study("s").unwrap().len(), 2);
-        assert_eq!(ledger.slices_of_file("f").unwrap().len(), 2);
-        assert_eq!(ledger.slices_of_file("other").unwrap(), []);
-        assert_eq!(ledger.slices_after(1).unwrap(), [(2, b)]);
-        assert_eq!(ledger.dirty_studies().unwrap(), ["s"]);
-        ledger.study_written("s", 1).unwrap();
-        assert_eq!(ledger.dirty_studies().unwrap(), Vec::<String>::new());
-        assert_eq!(ledger.commit(&[], &[a], "t").unwrap(), [3], "a replaced slice gets a new number");
-        assert_eq!(ledger.revision("s").unwrap(), 1);
-        ledger.set_logged(3).unwrap();
-        assert_eq!(ledger.logged().unwrap(), 3);
-    }
-
-    #[test]
-    fn a_newer_ledger_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.sqlite");
-        drop(Ledger::open(&path).unwrap());
-        Connection::open(&path).unwrap().execute("UPDATE meta SET value = 99 WHERE key = 'schema'", []).unwrap();
-        assert!(matches!(Ledger::open(&path), Err(LedgerError::Version { found: 99 })));
-    }
-}
+mod tests;

@@ -18,11 +18,30 @@ pub const NAME_LEN_MAX: usize = 64;
 /// Deepest folder below the inbox that is scanned.
 pub const INBOX_DEPTH_MAX: usize = 32;
 
-/// Times that a failed write is tried again before the daemon gives up with exit code 74.
+/// Times that a file which cannot be read goes back to the watcher before it is refused: each takes a scan or two, so that
+/// a share may be away for a minute.
+pub const READ_ROUNDS: u32 = 6;
+
+/// Times that a failed write is tried before the daemon gives up with exit code 74. For room it waits without end.
 pub const WRITE_ATTEMPTS: u32 = 5;
 
 /// First pause between two such tries; it doubles each time.
 pub const WRITE_PAUSE_MS: u64 = 100;
+
+/// Longest such pause.
+pub const WRITE_PAUSE_MS_MAX: u64 = 10_000;
+
+/// Fewest files that a file system must still be able to take: what is in flight makes that many at most, many times over.
+pub const FREE_FILES_MIN: u64 = 10_000;
+
+/// How often room is looked at.
+pub const ROOM_LOOK_MS: u64 = 500;
+
+/// How often old files are looked for. A clock that is set within this time deletes nothing (see `retention`).
+pub const RETENTION_SECS: u64 = 3600;
+
+/// Most files that are deleted before the wish to stop is looked at again.
+pub const RETENTION_FILES: usize = 1000;
 
 /// Most windows, and so input channels.
 pub const WINDOWS_MAX: usize = 16;

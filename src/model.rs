@@ -3,6 +3,7 @@
 //!
 //! `<models>/<name>/<version>/{model.yaml, weights.safetensors}`. What does not fit is refused with the reason.
 
+mod builtin;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -21,15 +22,12 @@ use crate::registry;
 use crate::results::{by_label, sigmoid};
 use crate::yaml;
 
+use builtin::phantom_manifest;
+pub use builtin::{PHANTOM_ONLY, UNTRAINED, is_builtin};
 pub use write::{free_version, write_model};
 
 /// Changes whenever the same file and settings would give other network inputs.
 pub const PREPROCESSING_VERSION: u32 = 1;
-
-/// The word that selects the built-in model with arbitrary weights.
-pub const UNTRAINED: &str = "untrained";
-const UNTRAINED_BACKBONE: &str = "mobilenet_v2";
-const UNTRAINED_SEED: u64 = 2019;
 
 /// `model.yaml`, key for key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -198,6 +196,11 @@ impl ModelCard {
         })
     }
 
+    /// Whether it knows nothing but phantoms.
+    pub fn is_phantom_only(&self) -> bool {
+        self.name == PHANTOM_ONLY
+    }
+
     /// The form of the backbone that it needs.
     pub fn variant(&self) -> Variant {
         Variant { convention: self.convention, windows: self.preprocessing.windows.len() }
@@ -235,46 +238,17 @@ pub fn load(config: &Config) -> Result<Model, ModelError> {
     load_by_name(config, &config.model.name)
 }
 
-/// Loads the model of that name, which may be [`UNTRAINED`].
+/// Loads the model of that name, which may be [`UNTRAINED`] or [`PHANTOM_ONLY`].
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_by_name(config: &Config, name: &str) -> Result<Model, ModelError> {
     if name == UNTRAINED {
-        return untrained(config);
+        return builtin::untrained(config);
     }
-    let mut model = load_folder(&config.model.path, name)?;
+    let mut model = load_named(&config.model.path, name)?;
     model.card.precision = config.precision;
     Ok(model)
-}
-
-fn untrained(config: &Config) -> Result<Model, ModelError> {
-    let fail = |sentence: String| ModelError { name: UNTRAINED.into(), sentence };
-    let spec = registry::find(UNTRAINED_BACKBONE).ok_or_else(|| fail("its backbone is not compiled in".into()))?;
-    if config.windows.len() != spec.mean.len() {
-        return Err(fail(format!("takes 3 windows, `windows` lists {}", config.windows.len())));
-    }
-    let weights = spec.untrained(UNTRAINED_SEED);
-    let bytes = weights.to_safetensors().map_err(|error| fail(error.to_string()))?;
-    let card = ModelCard {
-        name: UNTRAINED.into(),
-        version: "1".into(),
-        sha256: sha256(&bytes),
-        backbone: spec.name,
-        convention: Convention::Torch,
-        precision: config.precision,
-        trained: false,
-        preprocessing: Preprocessing {
-            windows: config.kernel_windows(),
-            ramp: config.ramp.into(),
-            side: spec.input_side,
-            mean: spec.mean.to_vec(),
-            std: spec.std.to_vec(),
-        },
-        calibration: None,
-        operating_points: None,
-    };
-    Ok(Model { card, spec, weights })
 }
 
 /// Where a model lies, its version, and what its `model.yaml` says.
@@ -435,12 +409,20 @@ pub fn list(models: &Path) -> Vec<(String, String)> {
     names.iter().flat_map(pairs).collect()
 }
 
-/// A model of the folder, by name and version.
+/// A model of the folder by name or name/version, or the one trained on phantoms.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_named(models: &Path, name: &str) -> Result<Model, ModelError> {
-    load_folder(models, name)
+    if name == PHANTOM_ONLY { builtin::phantom_only() } else { load_folder(models, name) }
+}
+
+/// What stands in the `model.yaml` of a model of [`load_named`].
+///
+/// # Errors
+/// As [`load`].
+pub fn manifest(models: &Path, name: &str) -> Result<Manifest, ModelError> {
+    if name == PHANTOM_ONLY { phantom_manifest() } else { find(models, name).map(|found| found.manifest) }
 }
 
 /// Splits text into runs of digits, as numbers, and the rest.

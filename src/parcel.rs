@@ -21,6 +21,10 @@ pub enum Sighting {
     Scanned(PathBuf),
     /// A scan came to its end; what it did not find is gone.
     ScanEnd,
+    /// A scan came to its end and could not look everywhere; what it did not find may still be there.
+    ScanPart,
+    /// Whether events come at all. Without them a file is complete when two scans agree.
+    Hearing(bool),
 }
 
 /// admit -> decode: a file that was quiet for long enough and is not on record.
@@ -45,6 +49,8 @@ pub struct Origin {
     pub path: PathBuf,
     /// Its state when it was read.
     pub fingerprint: Fingerprint,
+    /// Times that the program ended while it was at this content.
+    pub strikes: u32,
     /// SHA-256 of its bytes, where it could be read.
     pub sha256: Option<String>,
     /// How many slices it holds.

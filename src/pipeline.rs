@@ -10,27 +10,36 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::admit::{Admission, Settler};
+use crate::admit::{Admission, Returns, Settler};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::decode::Decoder;
+use crate::daily_log::DailyLog;
+use crate::decode::{Decoder, Turn, Unread};
 use crate::device::Chosen;
 use crate::disk::Disk;
 use crate::dispose::Disposer;
 use crate::error::{Exit, Fatal};
-use crate::infer::{self, Engine, Fleet};
+use crate::frugal::Frugal;
+use crate::infer::{Engine, Fleet, Inference, Scorer};
 use crate::ledger::Ledger;
-use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, RECORD_QUEUE};
+use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE};
 use crate::model::Model;
 use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
+use crate::patience::Patience;
 use crate::record::Recorder;
+use crate::retention::{self, Retention};
+use crate::room::RoomWatch;
 use crate::roster::Roster;
 use crate::schedule::Scheduler;
 use crate::stage::{self, Stage, Stop};
+use crate::supervisor::Supervisor;
 use crate::tally::{Count, Tally};
+use crate::watchdog::{self, AtHand, Watchdog};
 use crate::{batch, watch};
 
 /// Where files come from.
@@ -60,6 +69,8 @@ pub struct Site {
     pub roster: Roster,
     /// The device.
     pub device: Chosen,
+    /// Who wants signs of life.
+    pub supervisor: Arc<Supervisor>,
 }
 
 /// A running pipeline.
@@ -67,24 +78,46 @@ pub struct Pipeline {
     stages: Vec<Stage>,
     stop: Stop,
     tally: Arc<Tally>,
+    /// The watchdog watches as long as the sender is there.
+    watchdog: (Sender<()>, JoinHandle<()>),
 }
 
 impl Pipeline {
-    /// Starts all stages. With `reports`, the fate of every file is sent there.
+    /// Tries the models and starts all stages. With `reports`, the fate of every file is sent there.
     ///
     /// # Errors
-    /// A model does not fit the device, or a thread cannot be started.
+    /// A model does not fit the device, the device fails at once, or a thread cannot be started.
     pub fn start(site: Site, source: Source, reports: Option<Sender<Report>>) -> Result<Pipeline, Fatal> {
-        let Site { config, clock, disk, ledger, roster, device } = site;
+        let scorers = scorers(&site.roster, &site.device)?;
+        Pipeline::start_with(site, scorers, source, reports)
+    }
+
+    /// The same with others in the place of the models, in their order.
+    ///
+    /// # Errors
+    /// As [`Pipeline::start`].
+    pub fn start_with(
+        site: Site,
+        scorers: Vec<Box<dyn Scorer>>,
+        source: Source,
+        reports: Option<Sender<Report>>,
+    ) -> Result<Pipeline, Fatal> {
+        let Site { config, clock, disk, ledger, roster, device, supervisor } = site;
         let (stop, tally) = (Stop::new(), Arc::new(Tally::default()));
-        let fleet = fleet(&roster, &device)?;
+        let engines = scorers.into_iter().map(|scorer| Box::new(Frugal::new(scorer)) as Box<dyn Scorer>).collect();
+        let mut fleet = Fleet { engines, routes: Arc::clone(&roster.routing.routes) };
+        // A CPU has nothing to get ready; one slice shows that it works.
+        fleet.warm_up(if device.is_cpu() { 1 } else { config.batch.slices_max }, clock.as_ref())?;
         let routing = roster.routing;
         for route in routing.routes.iter() {
             let models = route.ensemble.label();
             tracing::info!(route = route.name, models, urgent = route.urgent, "A route is open.");
         }
-        let disposer = Disposer::new(Arc::clone(&disk), &config.inbox);
+        let disposer = Disposer::new(Arc::clone(&disk), Arc::clone(&ledger), Arc::clone(&clock), &config.inbox);
+        let returns = Arc::new(Returns::default());
         let one_shot = matches!(source, Source::Files { .. });
+        // Somebody waits for one-shot work: a full disk is then a failure like any other.
+        let patience = Patience::new(Arc::clone(&clock), stop.clone(), !one_shot);
         let roots: Arc<[PathBuf]> = match &source {
             Source::Inbox => [config.inbox.path.clone()].into(),
             Source::Files { roots, .. } => roots.as_slice().into(),
@@ -103,23 +136,38 @@ impl Pipeline {
             tally: Arc::clone(&tally),
             rules: Arc::clone(&routing.rules),
             inbox: config.inbox.path.clone(),
+            room: RoomWatch::new(Arc::clone(&disk), Arc::clone(&tally), &config),
+            patience: patience.clone(),
+            returns: Arc::clone(&returns),
+            ticket: 0,
             disposer: disposer.clone(),
         };
-        let mut stages = spawn_source(source, admission, &config, to_decode, &stop)?;
+        let mut stages = Vec::new();
+        if !one_shot {
+            stages.push(spawn_retention(&disk, &ledger, &clock, &config, &stop)?);
+        }
+        stages.extend(spawn_source(source, admission, &config, to_decode, &stop)?);
         let decoder = Decoder {
             clock: Arc::clone(&clock),
             disk: Arc::clone(&disk),
             ledger: Arc::clone(&ledger),
+            patience: patience.clone(),
             rules: config.admission.clone(),
             file_bytes_max: config.inbox.file_bytes_max,
             attempts_max: config.inbox.attempts_max,
+            // Nobody offers a file of one-shot work again.
+            unread: Unread::new(if one_shot { 1 } else { READ_ROUNDS }),
             routing: routing.clone(),
             roots,
+            turn: Turn::default(),
+            at_hand: Arc::default(),
             results: config.results.path.clone(),
         };
-        for idx in 0..decode_threads(&config) {
-            let (decoder, input, works, record) =
-                (decoder.clone(), for_decode.clone(), to_batch.clone(), to_record.clone());
+        let device_at_hand: Arc<AtHand> = Arc::default();
+        let decoders: Vec<Arc<AtHand>> = (0..decode_threads(&config)).map(|_| Arc::default()).collect();
+        for (idx, at_hand) in decoders.iter().enumerate() {
+            let decoder = Decoder { at_hand: Arc::clone(at_hand), ..decoder.clone() };
+            let (input, works, record) = (for_decode.clone(), to_batch.clone(), to_record.clone());
             stages.push(stage::spawn(&format!("decode-{idx}"), &stop, move || decoder.run(&input, &works, &record))?);
         }
         drop((for_decode, to_batch));
@@ -128,16 +176,36 @@ impl Pipeline {
         stages.push(stage::spawn("batch", &stop, move || {
             batch::run(held, batch_clock.as_ref(), &for_batch, &to_device)
         })?);
-        let (infer_clock, infer_tally) = (Arc::clone(&clock), Arc::clone(&tally));
-        stages.push(stage::spawn("device", &stop, move || {
-            infer::run(fleet, &infer_clock, &infer_tally, &for_device, &to_record)
-        })?);
+        let inference = Inference {
+            fleet,
+            clock: Arc::clone(&clock),
+            tally: Arc::clone(&tally),
+            ledger: Arc::clone(&ledger),
+            at_hand: Arc::clone(&device_at_hand),
+            supervisor,
+        };
+        stages.push(stage::spawn("device", &stop, move || inference.run(&for_device, &to_record))?);
+        let watchdog = Watchdog {
+            clock: Arc::clone(&clock),
+            ledger: Arc::clone(&ledger),
+            tally: Arc::clone(&tally),
+            stop: stop.clone(),
+            device: device_at_hand,
+            decoders,
+            step_max: Duration::from_secs(config.limits.step_secs_max),
+            stop_max: Duration::from_secs(config.limits.stop_secs_max),
+            end: watchdog::end_at_once,
+        };
+        let watchdog = spawn_watchdog(watchdog)?;
         let recorder = Recorder {
             clock,
-            disk,
+            disk: Arc::clone(&disk),
             ledger,
             tally: Arc::clone(&tally),
             disposer,
+            log: DailyLog::new(disk, patience.clone(), &config.results.path),
+            patience,
+            returns,
             results: config.results,
             routes: routing.routes,
             device: device.name,
@@ -147,7 +215,7 @@ impl Pipeline {
             studies: HashMap::new(),
         };
         stages.push(stage::spawn("record", &stop, move || recorder.run(&for_record))?);
-        Ok(Pipeline { stages, stop, tally })
+        Ok(Pipeline { stages, stop, tally, watchdog })
     }
 
     /// The wish to stop, to be voiced by a signal handler.
@@ -166,6 +234,11 @@ impl Pipeline {
     /// The first error of a stage, where a real cause counts before a panic that it led to.
     pub fn join(self) -> Result<Count, Fatal> {
         let mut failures: Vec<Fatal> = self.stages.into_iter().filter_map(|stage| stage.join().err()).collect();
+        let (watched, watchdog) = self.watchdog;
+        drop(watched);
+        if watchdog.join().is_err() {
+            failures.push(Fatal::new(Exit::Bug, "the watchdog panicked; this is a bug"));
+        }
         failures.sort_by_key(|failure| failure.exit == Exit::Bug);
         if let Some(first) = failures.into_iter().next() {
             return Err(first);
@@ -179,13 +252,37 @@ impl Pipeline {
 }
 
 /// Puts every model on the device, once.
-fn fleet(roster: &Roster, device: &Chosen) -> Result<Fleet, Fatal> {
+fn scorers(roster: &Roster, device: &Chosen) -> Result<Vec<Box<dyn Scorer>>, Fatal> {
     let engine = |model: &Model| {
         let name = format!("{}/{}", model.card.name, model.card.version);
-        Engine::new(model, device).map_err(|error| Fatal::config(format!("{name}: {error}")))
+        let engine = Engine::new(model, device).map_err(|error| Fatal::config(format!("{name}: {error}")))?;
+        Ok(Box::new(engine) as Box<dyn Scorer>)
     };
-    let engines = roster.models.iter().map(engine).collect::<Result<_, Fatal>>()?;
-    Ok(Fleet { engines, routes: Arc::clone(&roster.routing.routes) })
+    roster.models.iter().map(engine).collect()
+}
+
+/// It is no stage: it watches until the last of them has ended.
+fn spawn_watchdog(watchdog: Watchdog) -> Result<(Sender<()>, JoinHandle<()>), Fatal> {
+    let (watched, ended) = bounded(0);
+    let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || watchdog.run(&ended));
+    let thread = thread.map_err(|error| Fatal::io(format!("cannot start the thread watchdog: {error}")))?;
+    Ok((watched, thread))
+}
+
+/// Inputs that were cut off on their way out come into sight before the first scan; all else takes its time.
+fn spawn_retention(
+    disk: &Arc<dyn Disk>,
+    ledger: &Arc<Ledger>,
+    clock: &Arc<dyn Clock>,
+    config: &Config,
+    stop: &Stop,
+) -> Result<Stage, Fatal> {
+    retention::show_leftovers(disk.as_ref(), &config.inbox);
+    let keeper = Retention::new(Arc::clone(disk), Arc::clone(ledger), Arc::clone(clock), config);
+    let inbox = &config.inbox;
+    let leftovers = [&config.results.path, &inbox.done_path, &inbox.rejected_path].map(PathBuf::clone);
+    let halt = stop.clone();
+    stage::spawn("retention", stop, move || keeper.run(&leftovers, &halt))
 }
 
 fn decode_threads(config: &Config) -> usize {

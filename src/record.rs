@@ -2,29 +2,31 @@
 //! so that a crash between any two steps repeats work but changes nothing that was finished.
 
 use std::collections::HashMap;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use serde_json::Value;
 
-use crate::admit::path_key;
+use crate::admit::{Returns, path_key};
 use crate::clock::{Clock, Tick, day, rfc3339};
 use crate::config::Results;
+use crate::daily_log::DailyLog;
 use crate::disk::Disk;
 use crate::dispose::{Disposer, Outcome, tag_of};
 use crate::ensemble::Answer;
 use crate::error::Fatal;
 use crate::ledger::{FileOutcome, FileState, Ledger, SliceRecord};
-use crate::limits::{WRITE_ATTEMPTS, WRITE_PAUSE_MS};
 use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Work};
+use crate::patience::Patience;
 use crate::reject::{RejectCode, Rejection};
-use crate::results::{SliceResult, Timings, log_line, log_path, millis, slice_path, study_path};
+use crate::results::{SliceResult, Timings, log_line, millis, slice_path, study_path};
 use crate::roster::Route;
 use crate::study::{StudySlice, summary};
 use crate::tally::Tally;
+use crate::telemetry;
 
 /// What the recording thread needs.
 pub struct Recorder {
@@ -38,6 +40,10 @@ pub struct Recorder {
     pub tally: Arc<Tally>,
     /// What becomes of input files.
     pub disposer: Disposer,
+    /// What becomes of failed writes.
+    pub patience: Patience,
+    /// Where files without an outcome go back to.
+    pub returns: Arc<Returns>,
     /// Where results go.
     pub results: Results,
     /// Who scores what.
@@ -52,6 +58,20 @@ pub struct Recorder {
     pub open: HashMap<u64, Open>,
     /// Studies with news, and when it came.
     pub studies: HashMap<String, Tick>,
+    /// One line for each slice.
+    pub log: DailyLog,
+}
+
+/// What lies where a result is to appear.
+enum Lying {
+    /// Nothing, or what is no result.
+    Nothing,
+    /// The result of this picture by this scorer.
+    Same(Value),
+    /// The result of this picture by another scorer, which gives way.
+    OtherScorer,
+    /// The result of another picture, which stays.
+    OtherPicture,
 }
 
 /// A file of which some slices are still on their way.
@@ -77,9 +97,7 @@ impl Recorder {
     /// # Errors
     /// A result, the ledger or the log could not be written in several tries.
     pub fn run(mut self, arrivals: &Receiver<Arrival>) -> Result<(), Fatal> {
-        self.catch_up_log()?;
-        let now = self.clock.now();
-        self.studies.extend(self.ledger.dirty_studies()?.into_iter().map(|study| (study, now)));
+        self.recover()?;
         loop {
             match arrivals.recv_timeout(self.until_next_study()) {
                 Ok(arrival) => self.handle(arrival)?,
@@ -91,7 +109,23 @@ impl Recorder {
         self.write_quiet_studies(self.finish_studies)
     }
 
-    fn handle(&mut self, arrival: Arrival) -> Result<(), Fatal> {
+    /// Makes good what the end of an earlier process left undone.
+    ///
+    /// # Errors
+    /// The ledger or the log could not be read or written.
+    pub fn recover(&mut self) -> Result<(), Fatal> {
+        self.catch_up_log()?;
+        let now = self.clock.now();
+        let dirty = self.patience.insist("reading the ledger", || self.ledger.dirty_studies())?;
+        self.studies.extend(dirty.into_iter().map(|study| (study, now)));
+        Ok(())
+    }
+
+    /// Records one message.
+    ///
+    /// # Errors
+    /// A result, the ledger or the log could not be written in several tries.
+    pub fn handle(&mut self, arrival: Arrival) -> Result<(), Fatal> {
         let mut entry = Entry::default();
         match arrival {
             Arrival::Scored(scored) => self.scored(scored, &mut entry)?,
@@ -151,32 +185,36 @@ impl Recorder {
         entry: &mut Entry,
     ) -> Result<(), Fatal> {
         let record = self.slice_record(work, answer);
-        let mut same_instance = self.ledger.slices_of_instance(&record.instance, record.frame)?;
+        let look_up = || self.ledger.slices_of_instance(&record.instance, record.frame);
+        let mut same_instance = self.patience.insist("reading the ledger", look_up)?;
         let is_same = |other: &&SliceRecord| other.instance == record.instance && other.frame == record.frame;
         same_instance.extend(entry.slices.iter().filter(is_same).cloned());
-        if same_instance.iter().any(|other| other.key.picture != record.key.picture) {
-            let sentence = "another picture came before under the same SOPInstanceUID; its result stays";
-            let rejection = Rejection::of_tag(RejectCode::UidConflict, "(0008,0018) SOPInstanceUID", sentence);
-            self.settle(&work.origin, Part::Rejected(rejection), entry);
-            return Ok(());
-        }
         let path = self.results.path.join(&record.result);
+        let lying = self.look(&path, work)?;
         let is_on_record = same_instance.iter().any(|other| other.study == record.study && other.key == record.key);
-        if is_on_record && path.exists() {
-            self.settle(&work.origin, Part::Known(record), entry);
-            return Ok(());
-        }
+        let is_conflict = matches!(lying, Lying::OtherPicture)
+            || same_instance.iter().any(|other| other.key.picture != record.key.picture);
         let is_new_work = duplicate_of.is_none();
-        let result = match self.finished_before(&path, work) {
+        let result = match lying {
+            Lying::Same(_) if is_on_record => {
+                self.settle(&work.origin, Part::Known(record), entry);
+                return Ok(());
+            }
             // Written before a crash that came between the file and the ledger: a finished result never changes.
-            Some(found) => found,
-            None => {
+            Lying::Same(found) => found,
+            _ if is_conflict => {
+                let sentence = "another picture came before under the same SOPInstanceUID; its result stays";
+                let rejection = Rejection::of_tag(RejectCode::UidConflict, "(0008,0018) SOPInstanceUID", sentence);
+                self.settle(&work.origin, Part::Rejected(rejection), entry);
+                return Ok(());
+            }
+            Lying::Nothing | Lying::OtherScorer | Lying::OtherPicture => {
                 let created = rfc3339(self.clock.wall());
                 let (Route { name: route, ensemble: scorer, .. }, device) = (&self.routes[work.route], &self.device);
                 let result = SliceResult { work, answer, route, scorer, device, timings, duplicate_of, created };
                 let json = result.to_json();
                 let text = format!("{json:#}\n");
-                persist("a result", || self.disk.write_whole(&path, text.as_bytes()))?;
+                self.patience.insist("writing a result", || self.disk.write_whole(&path, text.as_bytes()))?;
                 json
             }
         };
@@ -187,15 +225,29 @@ impl Recorder {
         Ok(())
     }
 
-    /// The result at `path`, if it is whole and of the same picture and scorer.
-    fn finished_before(&self, path: &std::path::Path, work: &Work) -> Option<Value> {
-        let (_, bytes) = self.disk.read(path, 1 << 20).ok()?;
-        let found: Value = serde_json::from_slice(&bytes).ok()?;
+    /// Finds out what lies at the place of a result.
+    fn look(&self, path: &Path, work: &Work) -> Result<Lying, Fatal> {
+        let Some(found) = self.read_result(path)? else { return Ok(Lying::Nothing) };
         let scorer = &self.routes[work.route].ensemble;
-        let same = found["source"]["picture_sha256"] == work.key.picture.as_str()
-            && found["model"]["sha256"] == scorer.to_json()["sha256"]
+        let Some(picture) = found["source"]["picture_sha256"].as_str() else { return Ok(Lying::Nothing) };
+        if picture != work.key.picture {
+            return Ok(Lying::OtherPicture);
+        }
+        let is_same_scorer = found["model"]["sha256"] == scorer.to_json()["sha256"]
             && found["preprocessing"] == scorer.preprocessing_json();
-        same.then_some(found)
+        Ok(if is_same_scorer { Lying::Same(found) } else { Lying::OtherScorer })
+    }
+
+    /// The result at `path`; `None` if there is none or it is not whole. A disk that does not answer is no proof that
+    /// there is none.
+    fn read_result(&self, path: &Path) -> Result<Option<Value>, Fatal> {
+        let read = || match self.disk.read(path, 1 << 20) {
+            Ok((_, bytes)) => Ok(Some(bytes)),
+            Err(error) if is_no_result(&error) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let bytes = self.patience.insist("reading a result", read)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     fn slice_record(&self, work: &Work, answer: &Answer) -> SliceRecord {
@@ -238,13 +290,16 @@ impl Recorder {
     fn commit(&mut self, entry: Entry) -> Result<(), Fatal> {
         for (origin, fate) in &entry.files {
             if let Fate::Rejected(rejection) = fate {
-                persist("a reason", || self.disposer.write_reason(&origin.path, rejection, origin.sha256.as_deref()))?;
+                let write = || self.disposer.write_reason(&origin.path, rejection, origin.sha256.as_deref());
+                self.patience.insist("writing a reason", write)?;
             }
         }
         let outcomes: Vec<FileOutcome> =
             entry.files.iter().filter_map(|(origin, fate)| outcome(origin, fate)).collect();
         if !outcomes.is_empty() || !entry.slices.is_empty() {
-            let seqs = self.ledger.commit(&outcomes, &entry.slices, &rfc3339(self.clock.wall()))?;
+            let now = rfc3339(self.clock.wall());
+            let commit = || self.ledger.commit(&outcomes, &entry.slices, &now);
+            let seqs = self.patience.insist("writing the ledger", commit)?;
             self.append_log(&seqs, &entry.results)?;
         }
         let now = self.clock.now();
@@ -257,27 +312,28 @@ impl Recorder {
 
     fn finish(&self, origin: &Origin, fate: Fate) {
         let tag = tag_of(origin.sha256.as_deref());
-        let file = origin.path.display();
+        let file = telemetry::file(&origin.path);
         match &fate {
             Fate::Done(slices) => {
-                self.disposer.dispose(&origin.path, Outcome::Done, tag);
+                self.disposer.dispose(&origin.path, origin.fingerprint, Outcome::Done, tag);
                 self.tally.done();
                 tracing::debug!(%file, slices = slices.len(), "A file is done.");
             }
             Fate::Duplicate(_) => {
-                self.disposer.dispose(&origin.path, Outcome::Done, tag);
+                self.disposer.dispose(&origin.path, origin.fingerprint, Outcome::Done, tag);
                 self.tally.duplicate();
                 tracing::debug!(%file, "A file is a duplicate.");
             }
             Fate::Rejected(rejection) => {
-                self.disposer.dispose(&origin.path, Outcome::Rejected, tag);
+                self.disposer.dispose(&origin.path, origin.fingerprint, Outcome::Rejected, tag);
                 self.tally.reject();
                 let tag = rejection.tag.as_deref().unwrap_or("-");
                 tracing::warn!(%file, code = rejection.code.word(), tag, "A file is rejected: {}.", rejection.sentence);
             }
             Fate::Returned => {
+                self.returns.put(origin.path.clone());
                 self.tally.give_back();
-                tracing::info!(%file, "A file changed while it was read; it will be taken when it is quiet.");
+                tracing::info!(%file, "A file changed or could not be read; it is taken when it is quiet.");
             }
         }
         if let Some(reports) = &self.reports {
@@ -286,30 +342,21 @@ impl Recorder {
         }
     }
 
-    fn append_log(&self, seqs: &[i64], results: &[Value]) -> Result<(), Fatal> {
+    fn append_log(&mut self, seqs: &[i64], results: &[Value]) -> Result<(), Fatal> {
         let Some(last) = seqs.last() else { return Ok(()) };
         let lines: String = seqs.iter().zip(results).map(|(seq, result)| log_line(*seq, result)).collect();
-        let path = self.log_file();
-        persist("the log", || self.disk.append(&path, lines.as_bytes()))?;
-        Ok(self.ledger.set_logged(*last)?)
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.results.path.join(log_path(&day(self.clock.wall())))
+        self.log.append(&day(self.clock.wall()), &lines)?;
+        self.patience.insist("writing the ledger", || self.ledger.set_logged(*last))
     }
 
     /// Appends lines that a crash kept from the log, and cuts off one that it tore.
-    fn catch_up_log(&self) -> Result<(), Fatal> {
-        let mut logged = self.ledger.logged()?;
-        if let Some(path) = self.newest_log() {
-            let line = persist("the log", || self.disk.last_line(&path))?;
-            let seq = line.and_then(|line| serde_json::from_str::<Value>(&line).ok()?["seq"].as_i64());
-            logged = logged.max(seq.unwrap_or(0));
-        }
+    fn catch_up_log(&mut self) -> Result<(), Fatal> {
+        let on_record = self.patience.insist("reading the ledger", || self.ledger.logged())?;
+        let logged = on_record.max(self.log.last_number()?);
         let (mut seqs, mut results) = (Vec::new(), Vec::new());
-        for (seq, record) in self.ledger.slices_after(logged)? {
+        for (seq, record) in self.patience.insist("reading the ledger", || self.ledger.slices_after(logged))? {
             // A result that was deleted since has nothing to be logged.
-            if let Some(result) = self.read_result(&record) {
+            if let Some(result) = self.read_result(&self.results.path.join(&record.result))? {
                 seqs.push(seq);
                 results.push(result);
             }
@@ -317,29 +364,22 @@ impl Recorder {
         self.append_log(&seqs, &results)
     }
 
-    fn newest_log(&self) -> Option<PathBuf> {
-        let entries = std::fs::read_dir(self.results.path.join("log")).ok()?;
-        let logs =
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "jsonl"));
-        logs.max()
-    }
-
-    fn read_result(&self, record: &SliceRecord) -> Option<Value> {
-        let (_, bytes) = self.disk.read(&self.results.path.join(&record.result), 1 << 20).ok()?;
-        serde_json::from_slice(&bytes).ok()
-    }
-
     fn quiet(&self) -> Duration {
         Duration::from_secs(self.results.study_quiet_secs)
     }
 
-    fn until_next_study(&self) -> Duration {
+    /// How long until `write_quiet_studies` may have something to do.
+    pub fn until_next_study(&self) -> Duration {
         let now = self.clock.now();
         let waits = self.studies.values().map(|since| (*since + self.quiet()).saturating_sub(now));
         waits.min().unwrap_or(Duration::from_secs(3600)).max(Duration::from_millis(1))
     }
 
-    fn write_quiet_studies(&mut self, all: bool) -> Result<(), Fatal> {
+    /// Sums up the studies that had no news for long enough, or all that had any.
+    ///
+    /// # Errors
+    /// A summary or the ledger could not be written in several tries.
+    pub fn write_quiet_studies(&mut self, all: bool) -> Result<(), Fatal> {
         let (now, quiet) = (self.clock.now(), self.quiet());
         let due = |since: &Tick| all || *since + quiet <= now;
         let mut studies: Vec<String> =
@@ -353,16 +393,20 @@ impl Recorder {
     }
 
     fn write_study(&self, study: &str) -> Result<(), Fatal> {
-        let records = self.ledger.slices_of_study(study)?;
-        let results = records.iter().filter_map(|record| StudySlice::from_result(&self.read_result(record)?));
-        let slices: Vec<StudySlice> = results.collect();
-        let revision = self.ledger.revision(study)? + 1;
+        let records = self.patience.insist("reading the ledger", || self.ledger.slices_of_study(study))?;
+        let mut slices = Vec::new();
+        for record in &records {
+            let result = self.read_result(&self.results.path.join(&record.result))?;
+            slices.extend(result.and_then(|result| StudySlice::from_result(&result)));
+        }
+        let revision = self.patience.insist("reading the ledger", || self.ledger.revision(study))? + 1;
         let created = rfc3339(self.clock.wall());
         let n_slices = slices.len();
         let json = summary(study, slices, self.results.smoothing, revision, &created);
         let path = self.results.path.join(study_path(study));
-        persist("a study's summary", || self.disk.write_whole(&path, format!("{json:#}\n").as_bytes()))?;
-        self.ledger.study_written(study, revision)?;
+        let text = format!("{json:#}\n");
+        self.patience.insist("writing a study's summary", || self.disk.write_whole(&path, text.as_bytes()))?;
+        self.patience.insist("writing the ledger", || self.ledger.study_written(study, revision))?;
         tracing::info!(study = %path.parent().unwrap_or(&path).display(), slices = n_slices, revision, "A study is summed up.");
         Ok(())
     }
@@ -392,20 +436,8 @@ fn outcome(origin: &Origin, fate: &Fate) -> Option<FileOutcome> {
     })
 }
 
-/// Tries a write again, with growing pauses, before it ends the daemon.
-fn persist<T>(what: &str, write: impl Fn() -> io::Result<T>) -> Result<T, Fatal> {
-    let mut attempt = 1;
-    loop {
-        match write() {
-            Ok(value) => return Ok(value),
-            Err(error) if attempt < WRITE_ATTEMPTS => {
-                tracing::warn!(%error, attempt, "Writing {what} failed; trying again.");
-                std::thread::sleep(Duration::from_millis(WRITE_PAUSE_MS << (attempt - 1)));
-                attempt += 1;
-            }
-            Err(error) => {
-                return Err(Fatal::io(format!("{what} could not be written in {WRITE_ATTEMPTS} tries: {error}")));
-            }
-        }
-    }
+/// What says for certain that no result can be read there: nothing, or something that a result replaces.
+fn is_no_result(error: &io::Error) -> bool {
+    let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    is_link || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FileTooLarge | ErrorKind::InvalidInput)
 }

@@ -33,7 +33,7 @@ macro_rules! codes {
 codes! {
     /// No bytes at all.
     Empty = "empty-file",
-    /// Larger than `inbox.file_bytes_max`, or would grow past `admission.inflated_bytes_max` when decoded.
+    /// Larger than `inbox.file_bytes_max`, or would grow past `admission.inflated_bytes_max` or by more than `admission.expansion_max` when decoded.
     TooLarge = "file-too-large",
     /// Could not be read, again and again.
     Unreadable = "unreadable",

@@ -2,6 +2,7 @@
 //!
 //! The JSON Schemas in `schemas/` are the contract; tests hold every file against them.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use ichd_plugin::label::Label;
@@ -34,6 +35,13 @@ pub fn study_path(study: &str) -> String {
 /// The daily log, relative to the results folder.
 pub fn log_path(day: &str) -> PathBuf {
     PathBuf::from("log").join(format!("{day}.jsonl"))
+}
+
+/// Whether a file is called as a daily log is.
+pub fn is_log_name(name: &OsStr) -> bool {
+    let Some(day) = name.to_str().and_then(|name| name.strip_suffix(".jsonl")) else { return false };
+    let is_digit = |(at, byte): (usize, u8)| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    day.len() == 10 && day.bytes().enumerate().all(is_digit)
 }
 
 /// Logistic function.

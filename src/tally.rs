@@ -1,7 +1,7 @@
 //! Counts of what went in and what came out, and the law that binds them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Running counts of files and slices. Shared by all stages.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub struct Tally {
     rejected: AtomicU64,
     returned: AtomicU64,
     slices: AtomicU64,
+    pauses: AtomicU64,
+    is_paused: AtomicBool,
 }
 
 /// One reading of a [`Tally`].
@@ -25,10 +27,14 @@ pub struct Count {
     pub duplicates: u64,
     /// Files refused with a reason.
     pub rejected: u64,
-    /// Files that changed while they were read and went back to the watcher.
+    /// Files that changed while they were read, or could not be read, and went back to the watcher.
     pub returned: u64,
     /// Slices scored by the network.
     pub slices: u64,
+    /// Times that admission paused for lack of room.
+    pub pauses: u64,
+    /// Whether it pauses now.
+    pub is_paused: bool,
 }
 
 impl Tally {
@@ -62,12 +68,19 @@ impl Tally {
         self.slices.fetch_add(n_slices as u64, Ordering::SeqCst);
     }
 
+    /// Admission pauses for lack of room, or goes on.
+    pub fn set_paused(&self, is_paused: bool) {
+        let before = self.is_paused.swap(is_paused, Ordering::SeqCst);
+        self.pauses.fetch_add(u64::from(is_paused && !before), Ordering::SeqCst);
+    }
+
     /// Reads all counts. Outcomes are read before admissions, so that a file in between is in flight, never negative.
     pub fn count(&self) -> Count {
         let read = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         let (done, duplicates, rejected) = (read(&self.done), read(&self.duplicates), read(&self.rejected));
         let (returned, slices) = (read(&self.returned), read(&self.slices));
-        Count { admitted: read(&self.admitted), done, duplicates, rejected, returned, slices }
+        let (pauses, is_paused) = (read(&self.pauses), self.is_paused.load(Ordering::SeqCst));
+        Count { admitted: read(&self.admitted), done, duplicates, rejected, returned, slices, pauses, is_paused }
     }
 }
 
@@ -91,7 +104,11 @@ impl fmt::Display for Count {
             self.admitted, self.done, self.duplicates, self.rejected
         )?;
         if self.returned > 0 {
-            write!(f, ", {} still being written", self.returned)?;
+            write!(f, ", {} returned to the inbox", self.returned)?;
+        }
+        if self.pauses > 0 {
+            let (times, now) = (self.pauses, if self.is_paused { ", still" } else { "" });
+            write!(f, "; admission paused {times} times for lack of room{now}")?;
         }
         Ok(())
     }

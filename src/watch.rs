@@ -3,6 +3,7 @@
 //! Events are hints: they may be lost, repeated or wrong. The scan is the truth and alone suffices.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,27 +35,30 @@ pub fn is_unfinished_name(path: &Path) -> bool {
 /// # Errors
 /// None at present: an inbox that cannot be read is reported and tried again.
 pub fn run(inbox: &Inbox, sightings: &Sender<Sighting>, stop: &Stop) -> Result<(), Fatal> {
-    let overflow = Arc::new(AtomicBool::new(false));
+    let (overflow, mut complaints) = (Arc::new(AtomicBool::new(false)), Complaints::default());
     let mut events = None;
-    let mut complained = false;
     while !stop.is_wished() {
         if inbox.watch == Watch::Events && needs_watcher(&events, &inbox.path) {
-            events = start_events(&inbox.path, sightings, &overflow);
-        }
-        overflow.store(false, Ordering::SeqCst);
-        let mut walk = Walk { sightings, stop };
-        match walk.folder(&inbox.path, 0) {
-            Err(Ended) => return Ok(()),
-            Ok(true) => {
-                complained = false;
-                if sightings.send(Sighting::ScanEnd).is_err() {
-                    return Ok(());
-                }
+            let (made, trouble) = start_events(&inbox.path, sightings, &overflow);
+            events = made;
+            complaints.about_events(&inbox.path, trouble.as_ref());
+            if sightings.send(Sighting::Hearing(events.is_some())).is_err() {
+                return Ok(());
             }
-            Ok(false) if complained => {}
-            Ok(false) => {
-                complained = true;
-                tracing::warn!(inbox = %inbox.path.display(), "The inbox cannot be read; it is tried again at every scan.");
+        }
+        if overflow.swap(false, Ordering::SeqCst) {
+            tracing::info!("More file events came than could be kept; a scan makes up for it.");
+        }
+        let mut walk = Walk { sightings, stop, trouble: None };
+        let was_read = match walk.folder(&inbox.path, 0) {
+            Err(Ended) => return Ok(()),
+            Ok(was_read) => was_read,
+        };
+        complaints.about_scan(&inbox.path, walk.trouble.as_ref());
+        if was_read {
+            let end = if walk.trouble.is_none() { Sighting::ScanEnd } else { Sighting::ScanPart };
+            if sightings.send(end).is_err() {
+                return Ok(());
             }
         }
         let mut waited = Duration::ZERO;
@@ -66,20 +70,68 @@ pub fn run(inbox: &Inbox, sightings: &Sender<Sighting>, stop: &Stop) -> Result<(
     Ok(())
 }
 
+/// What was complained about already: the same trouble at every scan is told once, and its end.
+#[derive(Default)]
+struct Complaints {
+    no_events: bool,
+    no_scan: Option<PathBuf>,
+}
+
+impl Complaints {
+    fn about_events(&mut self, inbox: &Path, trouble: Option<&notify::Error>) {
+        let inbox = inbox.display();
+        match trouble {
+            Some(error) if !self.no_events => {
+                tracing::warn!(%inbox, %error, "No file events for the inbox; scans alone serve. For many folders raise fs.inotify.max_user_watches.");
+            }
+            None if self.no_events => tracing::info!(%inbox, "File events come again."),
+            _ => {}
+        }
+        self.no_events = trouble.is_some();
+    }
+
+    fn about_scan(&mut self, inbox: &Path, trouble: Option<&(PathBuf, std::io::Error)>) {
+        let folder = trouble.map(|(folder, _)| folder.clone());
+        if folder == self.no_scan {
+            return;
+        }
+        match trouble {
+            Some((folder, error)) if folder == inbox => {
+                tracing::warn!(inbox = %inbox.display(), %error, "The inbox cannot be read; it is tried again at every scan.");
+            }
+            // Without its name, which may be a patient's.
+            Some((_, error)) => {
+                tracing::warn!(inbox = %inbox.display(), %error, "A folder in the inbox cannot be read; it is tried again at every scan.");
+            }
+            None => tracing::info!(inbox = %inbox.display(), "The whole inbox can be read again."),
+        }
+        self.no_scan = folder;
+    }
+}
+
 /// A watcher and the folder it was made for.
 struct Events {
     _watcher: RecommendedWatcher,
-    inode: u64,
+    folder: (u64, u64),
+}
+
+/// Device and inode: another file system mounted in the inbox's place may have the same inode.
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    fs::metadata(folder).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// A replaced inbox needs a new watcher: the old one looks at the old folder.
 fn needs_watcher(events: &Option<Events>, inbox: &Path) -> bool {
-    let Ok(meta) = fs::metadata(inbox) else { return false };
-    events.as_ref().is_none_or(|events| events.inode != meta.ino())
+    let Some(folder) = identity(inbox) else { return false };
+    events.as_ref().is_none_or(|events| events.folder != folder)
 }
 
-fn start_events(inbox: &Path, sightings: &Sender<Sighting>, overflow: &Arc<AtomicBool>) -> Option<Events> {
-    let inode = fs::metadata(inbox).ok()?.ino();
+fn start_events(
+    inbox: &Path,
+    sightings: &Sender<Sighting>,
+    overflow: &Arc<AtomicBool>,
+) -> (Option<Events>, Option<notify::Error>) {
+    let Some(folder) = identity(inbox) else { return (None, None) };
     let (sightings, overflow) = (sightings.clone(), Arc::clone(overflow));
     let forward = move |event: Result<Event, notify::Error>| match event {
         Ok(event) => forward_event(event, &sightings, &overflow),
@@ -88,11 +140,8 @@ fn start_events(inbox: &Path, sightings: &Sender<Sighting>, overflow: &Arc<Atomi
     let watcher = notify::recommended_watcher(forward)
         .and_then(|mut watcher| watcher.watch(inbox, RecursiveMode::Recursive).map(|()| watcher));
     match watcher {
-        Ok(watcher) => Some(Events { _watcher: watcher, inode }),
-        Err(error) => {
-            tracing::warn!(inbox = %inbox.display(), %error, "No file events for the inbox; scans alone serve.");
-            None
-        }
+        Ok(watcher) => (Some(Events { _watcher: watcher, folder }), None),
+        Err(error) => (None, Some(error)),
     }
 }
 
@@ -124,16 +173,34 @@ struct Ended;
 struct Walk<'a> {
     sightings: &'a Sender<Sighting>,
     stop: &'a Stop,
+    /// The first folder that could not be read.
+    trouble: Option<(PathBuf, std::io::Error)>,
 }
 
 impl Walk<'_> {
-    /// Sends every candidate below `folder`. `Ok(false)` if the folder could not be read.
+    /// Sends every candidate below `folder`. `Ok(false)` if the folder itself could not be read.
     fn folder(&mut self, folder: &Path, depth: usize) -> Result<bool, Ended> {
-        let Ok(entries) = fs::read_dir(folder) else { return Ok(false) };
-        for entry in entries.flatten() {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                // A folder below that went away in between is no trouble.
+                if depth == 0 || error.kind() != ErrorKind::NotFound {
+                    self.trouble.get_or_insert((folder.to_owned(), error));
+                }
+                return Ok(false);
+            }
+        };
+        for entry in entries {
             if self.stop.is_wished() {
                 return Err(Ended);
             }
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.trouble.get_or_insert((folder.to_owned(), error));
+                    return Ok(true);
+                }
+            };
             let path = entry.path();
             let Ok(kind) = entry.file_type() else { continue };
             if kind.is_dir() {

@@ -179,6 +179,11 @@ fn the_demo_ends_with_a_picture() {
     let summary: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let slices = files(&out.join("done")).len();
     assert!(slices >= 30 && summary["slices"] == slices, "{summary}");
+    // The model that comes along is asked, and it finds what was planted.
+    assert_eq!((summary["model"].as_str(), summary["trained"].as_bool()), (Some("phantom_only"), Some(true)));
+    let count = |name: &str| summary["finds"][name].as_f64().unwrap();
+    assert!(count("found") >= 0.8 * count("bleeding") && count("bleeding") > 0.0, "{summary}");
+    assert!(count("false_alarms") <= 0.2 * count("clean"), "{summary}");
     assert!(fs::read(out.join("demo.png")).unwrap().starts_with(b"\x89PNG"));
     assert!(files(&out.join("results")).iter().any(|file| file.ends_with("study.json")));
 }

@@ -1,7 +1,7 @@
 //! `ichd::dicom` against files: the phantom slice of `tests/data/dicom` in every transfer syntax, the real samples
 //! where they are at hand, every admission rule, hostile files and damaged ones.
 
-mod editor;
+pub mod editor;
 mod hostile;
 mod mutated;
 mod phantom;

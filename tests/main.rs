@@ -2,10 +2,19 @@
 
 mod cli;
 mod decode;
+mod faults;
+mod hostile;
 mod models;
+mod packaging;
 mod phantom;
 mod pipeline;
+mod privacy;
 mod receiver;
 mod routes;
+mod simulation;
 mod support;
+mod tidy;
 mod trainer;
+
+#[global_allocator]
+static HEAP: support::heap::Counting = support::heap::Counting;

@@ -7,24 +7,16 @@ use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use ichd_plugin::label::Label;
 use serde_json::Value;
 
-use crate::support::{Site, assert_valid, data, files, phantoms, run, schema, stderr, stdout};
+use crate::support::{Site, assert_valid, data, files, model, phantoms, run, schema, stderr, stdout};
 
 const THICKNESS: (Tag, VR) = (Tag(0x0018, 0x0050), VR::DS);
 const PRIORITY: (Tag, VR) = (Tag(0x0040, 0x1003), VR::SH);
 const INSTANCE: (Tag, VR) = (Tag(0x0008, 0x0018), VR::UI);
 
-/// A model that says it was trained, with weights and windows of its own.
+/// A small model with weights and windows of its own.
 fn put_model(site: &Site, name: &str, seed: u64, side: usize, width: f32) {
-    let folder = site.path("models").join(name);
-    fs::create_dir_all(&folder).unwrap();
     let spec = ichd::registry::find("mobilenet_v2").unwrap();
-    let bytes = spec.untrained(seed).to_safetensors().unwrap();
-    let digest = ichd::identity::sha256(&bytes);
-    fs::write(folder.join("weights.safetensors"), bytes).unwrap();
-    let manifest = format!(
-        "schema: ichd.model.v1\nbackbone: mobilenet_v2\ntrained: true\ninput_side: {side}\nwindows:\n- {{level: 40, width: {width}}}\n- {{level: 80, width: 200}}\n- {{level: 40, width: 380}}\nramp: linear_exact\nresampling: bilinear_antialias\nmean: [0.5, 0.5, 0.5]\nstd: [0.25, 0.25, 0.25]\nlabels: [any, epidural, intraparenchymal, intraventricular, subarachnoid, subdural]\npreprocessing_version: 1\nweights_sha256: {digest}\n"
-    );
-    fs::write(folder.join("model.yaml"), manifest).unwrap();
+    model::put_model(&site.path("models").join(name), &spec.untrained(seed), side, width);
 }
 
 /// Two small models of which no two numbers agree.

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Site, files, ichd, run, stderr, stdout};
+use crate::support::{Site, files, ichd, model, run, stderr, stdout};
 
 const SETTINGS: &str = "train: { runs_path: runs, cache_path: cache, checkpoint_secs: 1, batch: 8, epochs: 2, \
                         split: { validation: 0.3 }, average_decay: 0.9 }\n";
@@ -44,9 +44,24 @@ fn a_run_that_is_killed_ends_with_the_same_weights_and_the_model_is_served() {
     let site = site();
     let whole = train(&site, "whole", &[]);
     assert_eq!((whole["name"].as_str(), whole["version"].as_str()), (Some("whole"), Some("1")));
-    for name in ["metrics.csv", "roc.png", "learning.svg", "card.md", "split.csv", "validation.json"] {
+    let left = [
+        "metrics.csv",
+        "roc.png",
+        "learning.svg",
+        "card.md",
+        "split.csv",
+        "validation.json",
+        "validation.html",
+        "worst.png",
+    ];
+    for name in left {
         assert!(site.path("runs/whole").join(name).is_file(), "{name}");
     }
+    let worst = fs::read_to_string(site.path("runs/whole/worst.csv")).unwrap();
+    let losses: Vec<f64> = worst.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    assert!(losses.len() > 30 && losses.is_sorted_by(|a, b| a >= b), "{worst}");
+    let validation = fs::read_to_string(site.path("runs/whole/validation.md")).unwrap();
+    assert!(validation.contains("sensitivity") && validation.contains("AUROC"), "{validation}");
     let card = fs::read_to_string(site.path("models/whole/1/README.md")).unwrap();
     assert!(card.contains("Research use only"), "{card}");
 
@@ -142,4 +157,121 @@ fn what_cannot_be_trained_is_told_before_anything_is_done() {
     refused(&[], 78, "labelled images are unusable");
     fs::write(site.path("heads/labels.csv"), "ID,Label\nx_any,1\nx_any,0\n").unwrap();
     refused(&[], 78, "differs from line 2");
+}
+
+/// A model whose first loss is no number: its logits are beyond what f32 holds.
+fn put_broken_model(site: &Site) {
+    let spec = ichd::registry::find("mobilenet_v2").unwrap();
+    let mut weights = spec.untrained(1);
+    let entry = weights.get("classifier.1.weight").unwrap().clone();
+    weights.insert("classifier.1.weight", entry.shape, vec![3e38; entry.values.len()]);
+    model::put_model(&site.path("models/broken/1"), &weights, 32, 80.0);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_says_what_may_help() {
+    let site = site();
+    put_broken_model(&site);
+    let output = ichd().args(arguments(&site, "m", &["--from", "broken"])).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    let complaint = stderr(&output);
+    assert!(complaint.contains("in epoch 1") && complaint.contains("a smaller learning rate"), "{complaint}");
+    assert!(!site.path("models/m").exists());
+}
+
+#[test]
+fn a_list_of_runs_ends_in_one_comparison_and_goes_on_where_it_stopped() {
+    let site = site();
+    put_broken_model(&site);
+    let list = site.path("list.yaml");
+    let text = "backbones: [{ backbone: mobilenet_v2, from: broken, side: 32 }]\nrecipes:\n- { name: broken }\n- { name:                 sound, pretrained: false, train: { epochs: 1, average_decay: 0 } }\n- { name: half, pretrained: false,                 train: { epochs: 1, stored: f16 } }\n";
+    fs::write(&list, text).unwrap();
+    let path = |name: &str| site.path(name).display().to_string();
+    let (config, heads, labels, list) =
+        (path("daemon.yaml"), path("heads"), path("heads/labels.csv"), path("list.yaml"));
+    let arguments = ["train", "--config", &config, "--data", &heads, "--labels", &labels, "--matrix", &list, "--json"];
+
+    // Killed within the second run.
+    let mut child = ichd().args(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    site.wait_until("the second run", |site| site.path("runs/list/mobilenet_v2-sound/checkpoint").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 of 3 runs failed: mobilenet_v2-broken"), "{}", stderr(&output));
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let models: Vec<&str> = answer["runs"].as_array().unwrap().iter().map(|r| r["model"].as_str().unwrap()).collect();
+    assert_eq!(models, ["mobilenet_v2-sound/1", "mobilenet_v2-half/1"]);
+    assert_eq!(answer["failed"], serde_json::json!(["mobilenet_v2-broken"]));
+    assert!(answer["runs"][0]["measures"]["epoch_seconds"].as_f64().unwrap() > 0.0, "{answer}");
+    let table = fs::read_to_string(site.path("runs/list/comparison.md")).unwrap();
+    assert!(table.contains("mobilenet_v2-sound") && table.contains("mobilenet_v2-half"), "{table}");
+
+    // A model in half precision is half as large, and what was measured is what is served.
+    let size = |name: &str| fs::metadata(site.path(&format!("models/{name}/1/weights.safetensors"))).unwrap().len();
+    assert!(size("mobilenet_v2-half") * 2 < size("mobilenet_v2-sound") + 100_000);
+
+    // What is done is not done again.
+    let before = fs::read(site.path("runs/list/mobilenet_v2-sound/done.json")).unwrap();
+    let output = run(&arguments);
+    assert!(
+        stderr(&output).contains("mobilenet_v2-sound: done before, as mobilenet_v2-sound/1"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(fs::read(site.path("runs/list/mobilenet_v2-sound/done.json")).unwrap(), before);
+    assert!(!site.path("models/mobilenet_v2-sound/2").exists());
+}
+
+/// Where file systems may be mounted: by root, or in a user namespace.
+fn may_mount() -> bool {
+    let probe = ["-rm", "sh", "-c", "mount -t tmpfs none /mnt"];
+    let may = std::process::Command::new("unshare").args(probe).output().is_ok_and(|output| output.status.success());
+    assert!(
+        may || std::env::var_os("ICHD_REQUIRE_MOUNTS").is_none(),
+        "ICHD_REQUIRE_MOUNTS is set, but nothing can be mounted"
+    );
+    may
+}
+
+#[test]
+fn a_full_disk_ends_the_run_with_the_file_and_the_run_goes_on_once_there_is_room() {
+    if !may_mount() {
+        eprintln!("not run: nothing can be mounted here");
+        return;
+    }
+    let site = site();
+    fs::create_dir_all(site.path("runs")).unwrap();
+    // Room for the best weights and one checkpoint, then for all.
+    let words: Vec<String> = arguments(&site, "m", &[]).iter().map(|word| format!("'{word}'")).collect();
+    let (train, runs) = (format!("{} {}", env!("CARGO_BIN_EXE_ichd"), words.join(" ")), site.path("runs"));
+    let runs = runs.display();
+    let script = format!(
+        "mount -t tmpfs -o size=60m none {runs} || exit 99\n{train}\n[ $? = 74 ] || exit 98\nls {runs}/m/checkpoint/progress.json          || exit 97\nmount -o remount,size=400m {runs} || exit 96\n{train} --resume || exit 95\n"
+    );
+    let output = std::process::Command::new("unshare").args(["-rm", "sh", "-c", &script]).output().unwrap();
+    let complaint = stderr(&output);
+    assert!(output.status.success(), "{:?}: {complaint}", output.status);
+    assert!(complaint.contains("No space left") && complaint.contains("runs/m/checkpoint/"), "{complaint}");
+    assert!(weights(&site, "m").len() > 8_000_000);
+}
+
+/// The model that comes along reads heads that it never saw.
+#[test]
+fn the_model_that_comes_along_finds_blood_in_new_phantoms() {
+    let site = Site::new("keep", "train: { cache_path: cache }\n");
+    let path = |name: &str| site.path(name).display().to_string();
+    let (config, heads, labels) = (path("daemon.yaml"), path("heads"), path("heads/labels.csv"));
+    let made = run(&["phantom", "--out", &heads, "--studies", "24", "--seed", "60913", "--bleeds", "1"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let eval =
+        ["eval", "--config", &config, "--data", &heads, "--labels", &labels, "--model", "phantom_only", "--json"];
+    let output = run(&eval);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for (at, label) in answer["metrics"]["labels"].as_array().unwrap().iter().enumerate() {
+        let (auroc, least) = (label["auroc"].as_f64().unwrap(), if at == 0 { 0.97 } else { 0.93 });
+        assert!(auroc >= least, "label {at}: AUROC {auroc}");
+    }
 }

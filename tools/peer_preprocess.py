@@ -3,12 +3,12 @@
 
     pip install -r tools/requirements-peers.txt
     cargo bench --workspace --no-run
-    python tools/peer_preprocess.py [--threads 2] [--json FILE] [--dicom DIR]
+    python tools/peer_preprocess.py [--threads 2] [--sides 224 299 300] [--json FILE] [--dicom DIR]
 
 From stored pixels in memory (512 x 512, 16 bit) to three windows of 224, 299 and 300 pixels, f32, batches of 1, 32 and 256.
 Peers: numpy with OpenCV (INTER_AREA, its way of antialiasing), PyTorch (bilinear, antialias=True: what ichd computes),
 and numba's fused windowing without any resize. Both Python ways are tried with their own threads and with two workers of
-one thread each; the better one counts. Every case is run in turns, medians are compared. `--dicom DIR` adds pydicom's
+one thread each; the better one counts. numpy asks the system for huge pages; glibc is told to do so for ichd. Every case is run in turns, medians are compared. `--dicom DIR` adds pydicom's
 reading of uncompressed files, for scale.
 """
 
@@ -126,15 +126,16 @@ def main():
     args = argparse.ArgumentParser()
     args.add_argument("--threads", type=int, default=os.cpu_count())
     args.add_argument("--turns", type=int, default=7)
+    args.add_argument("--sides", type=int, nargs="+", default=[224, 299, 300])
     args.add_argument("--json")
     args.add_argument("--dicom")
     args = args.parse_args()
     program = bench_program("window")
     numba.set_num_threads(args.threads)
-    environment = dict(os.environ, RAYON_NUM_THREADS=str(args.threads))
+    environment = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
     rows = []
     with ThreadPoolExecutor(args.threads) as pool:
-        for side in (224, 299, 300):
+        for side in args.sides:
             for batch in (1, 32, 256):
                 found = {"ichd": []}
                 ways = peers(batch, side, args.threads, pool)
@@ -142,7 +143,7 @@ def main():
                     for run in runs:
                         run()
                 for _ in range(args.turns):
-                    text = subprocess.run([program, str(batch), str(side), "5"], env=environment, capture_output=True, text=True, check=True)
+                    text = subprocess.run([program, str(batch), str(side), "25" if batch == 1 else "5"], env=environment, capture_output=True, text=True, check=True)
                     found["ichd"].append(json.loads(text.stdout)["median"])
                     for name, runs in ways.items():
                         repeats = max(1, 8 // batch)

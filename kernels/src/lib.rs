@@ -11,10 +11,12 @@ mod layer;
 mod ops;
 pub mod parity;
 mod resize;
+mod scoring;
 mod window;
 
 pub use cpu::adam::AdamStep;
 pub use cpu::pool::release_memory;
+pub use cpu::pools::Pool;
 pub use geometry::{Act, Plane};
 #[cfg(feature = "cube")]
 pub use gpu::upload::{Launch, Uploaded, WindowOps};
@@ -23,6 +25,9 @@ pub use layer::{
 };
 pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
+pub use scoring::{
+    Growing, Way, among_threads, conv2d_packed, join_channels, line, mean_of_pixels, pack, pool2d, scores_here,
+};
 pub use window::{
     Flip, KernelError, Ramp, Rect, SliceView, StoredPixels, Window, WindowPlan, ct_window, ct_window_vec, window_hu,
 };

@@ -10,10 +10,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 
 use crate::cpu::adam::{self, AdamStep};
-use crate::cpu::{conv, curved, depthwise, norm, tensors};
+use crate::cpu::{conv, curved, depthwise, direct, norm, tensors};
 use crate::geometry::{Act, Plane};
 
 fn size(shape: &Shape) -> [usize; 2] {
@@ -136,12 +136,12 @@ pub trait CpuOps: Backend {
 /// Runs `$body` with `$T` as the tensor's number type.
 macro_rules! typed {
     ($tensor:expr, $T:ident => $body:expr) => {
-        match $tensor.dtype() {
-            DType::F32 => {
+        match burn::backend::TensorMetadata::dtype(&$tensor) {
+            burn::tensor::DType::F32 => {
                 type $T = f32;
                 $body
             }
-            DType::F64 => {
+            burn::tensor::DType::F64 => {
                 type $T = f64;
                 $body
             }
@@ -149,6 +149,7 @@ macro_rules! typed {
         }
     };
 }
+pub(crate) use typed;
 
 type FlexTensor = FloatTensor<Flex>;
 
@@ -232,7 +233,7 @@ fn flex_conv(
     let (input, weight) = (input.to_contiguous(), dense_weight(&weight));
     let (bias, addend) = (bias.map(|bias| bias.to_contiguous()), addend.map(|addend| addend.to_contiguous()));
     typed!(input, T => {
-        let extras = conv::Extras {
+        let extras = direct::Extras {
             bias: bias.as_ref().map(tensors::values),
             addend: addend.as_ref().map(tensors::values),
             act,

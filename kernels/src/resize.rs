@@ -54,6 +54,12 @@ impl Taps {
         (self.starts[out], &self.weights[from..from + self.counts[out]])
     }
 
+    /// Most source positions of an output position.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for AVX-512"))]
+    pub(crate) fn count_max(&self) -> usize {
+        self.counts.iter().copied().max().unwrap_or(0)
+    }
+
     /// The taps of [`BLOCK`] neighboring output positions at a time, the last block filled up with positions that count for
     /// nothing.
     #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "for GPUs"))]

@@ -5,12 +5,14 @@
 //! pixel is in [`Line`]; how they go about it is in `cpu/window.rs` and `gpu/window.rs`.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 
 use crate::cpu;
+use crate::cpu::window::Gather;
 use crate::resize::Taps;
 
 /// A gray-level window in HU.
@@ -162,7 +164,9 @@ pub struct WindowPlan {
     /// Output = value * gain + bias, from mean and deviation.
     norms: Vec<(f64, f64)>,
     side: usize,
-    taps: Mutex<HashMap<usize, Arc<Taps>>>,
+    taps: Kept<usize, Arc<Taps>>,
+    /// By source columns and whether they are mirrored.
+    gathers: Kept<(usize, bool), Option<Arc<Gather>>>,
 }
 
 impl WindowPlan {
@@ -196,7 +200,8 @@ impl WindowPlan {
             lines: windows.iter().map(|window| ramp.line(*window)).collect(),
             norms: mean.iter().zip(std).map(norm).collect(),
             side,
-            taps: Mutex::new(HashMap::new()),
+            taps: Kept::default(),
+            gathers: Kept::default(),
         })
     }
 
@@ -216,12 +221,34 @@ impl WindowPlan {
     }
 
     pub(crate) fn taps(&self, source: usize) -> Arc<Taps> {
-        let mut kept = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        self.taps.get(source, || Arc::new(Taps::new(source, self.side)))
+    }
+
+    /// How rows of `columns` whole numbers are summed across, or `None` where they cannot be.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for AVX-512"))]
+    pub(crate) fn gather(&self, columns: usize, mirrored: bool) -> Option<Arc<Gather>> {
+        self.gathers.get((columns, mirrored), || Gather::new(columns, self.side, mirrored).map(Arc::new))
+    }
+}
+
+/// Tables that are made once.
+#[derive(Debug)]
+struct Kept<K, V>(Mutex<HashMap<K, V>>);
+
+impl<K, V> Default for Kept<K, V> {
+    fn default() -> Self {
+        Kept(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Kept<K, V> {
+    fn get(&self, key: K, make: impl FnOnce() -> V) -> V {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Odd crops of a trainer must not fill the memory.
         if kept.len() > 4096 {
             kept.clear();
         }
-        Arc::clone(kept.entry(source).or_insert_with(|| Arc::new(Taps::new(source, self.side))))
+        kept.entry(key).or_insert_with(make).clone()
     }
 }
 

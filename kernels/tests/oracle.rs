@@ -72,8 +72,11 @@ fn oracle(case: &Case, windows: &[Window], ramp: Ramp, side: usize, mean: &[f32]
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let shape = (1usize..40, 1usize..40, any::<bool>(), 8u16..=16);
-    let meaning = (prop::sample::select(vec![1.0, 0.5, 2.0002442]), -2000.0..500.0f64, any::<bool>(), any::<bool>());
+    let shape = (1usize..40, 1usize..100, any::<bool>(), 8u16..=16);
+    // Most CTs have whole numbers, which the kernel takes another way.
+    let intercept = prop_oneof![-2000.0..500.0f64, (-2000..500i32).prop_map(f64::from)];
+    let slope = prop::sample::select(vec![1.0, 0.5, 2.0, 2.0002442]);
+    let meaning = (slope, intercept, any::<bool>(), any::<bool>());
     let part = (0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64, any::<bool>(), any::<bool>());
     (shape, meaning, part, any::<u64>()).prop_map(|(shape, meaning, part, seed)| {
         let (rows, columns, signed, bits) = shape;
@@ -134,7 +137,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn the_kernel_follows_the_oracle(case in cases(), side in 1usize..24, exact in any::<bool>(), n_windows in 1usize..=3) {
+    fn the_kernel_follows_the_oracle(case in cases(), side in 1usize..40, exact in any::<bool>(), n_windows in 1usize..=3) {
         let ramp = if exact { Ramp::LinearExact } else { Ramp::Linear };
         let windows = &windows_for(&case)[..n_windows];
         let (mean, std) = (&[0.485, 0.456, 0.406][..n_windows], &[0.229, 0.224, 0.225][..n_windows]);

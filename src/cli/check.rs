@@ -84,8 +84,13 @@ fn check_site(config: &Config, problems: &mut Vec<Problem>, facts: &mut Vec<Stri
 /// A route and its models in words.
 fn route_fact(route: &Route) -> String {
     let backbones: Vec<&str> = route.ensemble.members().iter().map(|member| member.card.backbone).collect();
-    let is_trained = route.ensemble.is_trained();
-    let trained = if is_trained { "trained" } else { "UNTRAINED: its probabilities mean nothing" };
+    let trained = if !route.ensemble.is_trained() {
+        "UNTRAINED: its probabilities mean nothing"
+    } else if route.ensemble.members().iter().any(|member| member.card.is_phantom_only()) {
+        "trained on SYNTHETIC HEADS ONLY: on patients its probabilities mean nothing"
+    } else {
+        "trained"
+    };
     let urgent = if route.urgent { ", urgent" } else { "" };
     format!("route {}: {} on {}, {trained}{urgent}", route.name, route.ensemble.label(), backbones.join(", "))
 }

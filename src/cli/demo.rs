@@ -16,11 +16,12 @@ use crate::dicom::{self, AdmissionRules};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Exit, Fatal};
 use crate::ledger::SliceRecord;
+use crate::model::{PHANTOM_ONLY, UNTRAINED};
 use crate::parcel::{Fate, Report};
 use crate::phantom::{PhantomOptions, write_dataset};
-use crate::picture::{Tile, contact_sheet, windowed};
+use crate::picture::{Tile, contact_sheet, label_bars, truth_note, windowed};
 use crate::pipeline::{Pipeline, Source};
-use crate::results::{NOTICE, millis, sigmoid, study_path};
+use crate::results::{NOTICE, millis, study_path};
 use crate::roster::Routing;
 use crate::telemetry;
 
@@ -47,7 +48,11 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
     config.log.filter = if common.verbose == 0 { "error".into() } else { config.log.filter };
     telemetry::start(&config.log, common.verbose);
     let base = site_folder(args.out.as_deref())?;
-    let config = demo_site(config, &base);
+    let mut config = demo_site(config, &base);
+    // Who has no model yet sees one that can read these heads.
+    if config.model.name == UNTRAINED && config.routes.is_empty() {
+        config.model.name = PHANTOM_ONLY.into();
+    }
     let say_step = |text: String| {
         if !common.json {
             say(text);
@@ -65,7 +70,7 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
     let (is_trained, models) = (routing.is_trained(), backbones(&routing));
     let (sender, reports) = bounded(64);
     let pipeline = Pipeline::start(site, Source::Inbox, Some(sender))?;
-    run::stop_on_signals(&pipeline.stop())?;
+    run::stop_on_signals(&pipeline.stop(), || {})?;
 
     say_step(format!("3. {total} slices drop into the inbox"));
     let begun = Instant::now();
@@ -80,13 +85,14 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
     let labels = read_labels(&base.join("heads").join("labels.csv"))?;
     let picture = base.join("demo.png");
     let heading = format!("ichd {}  {models} on {device}", env!("CARGO_PKG_VERSION"));
-    let footer =
-        if is_trained { NOTICE.to_owned() } else { format!("UNTRAINED weights: numbers mean nothing. {NOTICE}") };
+    let caution = caution(is_trained, &config.model.name);
+    let footer = format!("{}{NOTICE}", caution.map(|caution| format!("{caution} ")).unwrap_or_default());
+    let finds = Finds::of(&config, &slices, &labels);
     draw(&config, &slices, &labels, &heading, &footer, &picture)?;
     let rate = count.slices as f64 / took.as_secs_f64();
     let summary = json!({
         "site": base, "slices": count.slices, "studies": args.studies, "seconds": took.as_secs_f64(), "slices_per_second": rate,
-        "device": device, "trained": is_trained, "results": config.results.path, "picture": picture,
+        "device": device, "model": config.model.name, "trained": is_trained, "finds": finds.to_json(), "results": config.results.path, "picture": picture,
     });
     if common.json {
         say(summary);
@@ -98,13 +104,65 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
         count.slices,
         millis(took) / 1e3
     ));
+    if is_trained {
+        say(finds.sentence());
+    }
     say(format!("Results:  {}", config.results.path.display()));
     say(format!("Picture:  {}", picture.display()));
-    if !is_trained {
-        say("The model is untrained: its probabilities mean nothing. Train one, or put one into the model folder.");
+    if let Some(caution) = caution {
+        say(caution);
     }
     say(NOTICE);
     Ok(())
+}
+
+/// What nobody may overlook about the model.
+fn caution(is_trained: bool, model: &str) -> Option<&'static str> {
+    match (is_trained, model) {
+        (false, _) => Some("UNTRAINED weights: numbers mean nothing."),
+        (true, PHANTOM_ONLY) => Some("This model knows SYNTHETIC heads only: on patients its numbers mean nothing."),
+        (true, _) => None,
+    }
+}
+
+/// What the model found of what was planted, at its operating points, by slices.
+#[derive(Debug, Default, PartialEq)]
+struct Finds {
+    bleeding: usize,
+    found: usize,
+    clean: usize,
+    false_alarms: usize,
+}
+
+impl Finds {
+    fn of(config: &Config, slices: &[SliceRecord], labels: &std::collections::HashMap<String, Vec<Label>>) -> Finds {
+        let mut finds = Finds::default();
+        for slice in slices {
+            let result = read_json(&config.results.path.join(&slice.result));
+            let is_called = result["labels"].as_array().is_some_and(|found| found.contains(&json!(Label::Any.name())));
+            if labels.get(&slice.instance).is_some_and(|labels| labels.contains(&Label::Any)) {
+                finds.bleeding += 1;
+                finds.found += usize::from(is_called);
+            } else {
+                finds.clean += 1;
+                finds.false_alarms += usize::from(is_called);
+            }
+        }
+        finds
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "bleeding": self.bleeding, "found": self.found, "clean": self.clean, "false_alarms": self.false_alarms,
+        })
+    }
+
+    fn sentence(&self) -> String {
+        let Finds { bleeding, found, clean, false_alarms } = self;
+        format!(
+            "Of {bleeding} slices with blood {found} were found; {false_alarms} of {clean} without were called bleeding."
+        )
+    }
 }
 
 /// The backbones of all models, each once.
@@ -209,7 +267,11 @@ fn wait_for_studies(config: &Config, slices: &[SliceRecord]) {
 
 /// The summary of a study; null while there is none.
 fn read_study(config: &Config, study: &str) -> Value {
-    let bytes = fs::read(config.results.path.join(study_path(study))).ok();
+    read_json(&config.results.path.join(study_path(study)))
+}
+
+fn read_json(path: &Path) -> Value {
+    let bytes = fs::read(path).ok();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
@@ -294,27 +356,15 @@ fn tile(
     let window = Window { level: 40.0, width: 80.0 };
     let image = windowed(&slice_hu(picture), picture.rows, picture.columns, window, Ramp::LinearExact);
     let z = picture.geometry.position.map_or(0.0, |position| position[2]);
-    let truth: Vec<&str> = labels
-        .get(&slice.instance)
-        .into_iter()
-        .flatten()
-        .filter(|label| **label != Label::Any)
-        .map(|label| short(*label))
-        .collect();
-    let bars = Label::ALL
-        .iter()
-        .zip(&slice.logits)
-        .map(|(label, logit)| (short(*label).to_owned(), sigmoid(*logit)))
-        .collect();
-    let note = if truth.is_empty() { "truth: no blood".to_owned() } else { format!("truth: {}", truth.join(", ")) };
-    Ok(Tile { image, title: format!("z {z:.0} mm  L 40 W 80"), bars, note })
-}
-
-/// A name that fits beside its bar.
-fn short(label: Label) -> &'static str {
-    match label {
-        Label::Intraparenchymal => "parenchymal",
-        Label::Intraventricular => "ventricular",
-        other => other.name(),
-    }
+    let known = labels.get(&slice.instance);
+    let truth = Label::ALL.map(|label| known.is_some_and(|known| known.contains(&label)));
+    let result = read_json(&config.results.path.join(&slice.result));
+    let probabilities =
+        Label::ALL.map(|label| result["probabilities"][label.name()].as_f64().unwrap_or(f64::NAN) as f32);
+    Ok(Tile {
+        image,
+        title: format!("z {z:.0} mm  L 40 W 80"),
+        bars: label_bars(probabilities),
+        note: truth_note(&truth),
+    })
 }

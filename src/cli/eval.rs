@@ -15,14 +15,14 @@ use crate::disk::{Disk, RealDisk, make_folders};
 use crate::error::{Exit, Fatal};
 use crate::measure::Predictions;
 use crate::measure::metrics::{self, Bootstrap, HALF, Metrics};
-use crate::measure::plot;
-use crate::measure::report::{By, ModelRow, Page, comparison_table, confusion_table, label_table};
+use crate::measure::report::{By, Evaluation, ModelRow, Page, comparison_table, confusion_table, label_table};
 use crate::model::{self, Model};
 use crate::stage::Stop;
 use crate::telemetry;
 use crate::trainer::batches::Feed;
 use crate::trainer::dataset::{DataFolder, Dataset};
 use crate::trainer::training::score;
+use crate::trainer::worst;
 
 /// Where the labelled slices are.
 #[derive(Debug, clap::Args)]
@@ -95,7 +95,7 @@ impl Bench {
         let config = site::settings(common)?;
         telemetry::start(&config.log, common.verbose);
         let stop = Stop::new();
-        run::stop_on_signals(&stop)?;
+        run::stop_on_signals(&stop, || {})?;
         let device = site::device(&config)?;
         let data = DataFolder {
             data: labelled.data.clone(),
@@ -166,15 +166,15 @@ pub fn eval(common: &Common, args: &Args) -> Result<(), Fatal> {
     }
     if let Some(out) = &args.labelled.out {
         make_folders(out).map_err(|error| Fatal::io(format!("{}: {error}", out.display())))?;
-        let roc = plot::roc(&title, &found.predictions, Some(&intervals));
-        let reliability = plot::reliability(&title, &found.predictions);
-        for (name, drawing) in [("roc", &roc), ("reliability", &reliability)] {
-            write(&out.join(format!("{name}.png")), &drawing.png().map_err(Fatal::io)?)?;
-            write(&out.join(format!("{name}.svg")), drawing.svg().as_bytes())?;
+        let (predictions, metrics) = (&found.predictions, &found.metrics);
+        let evaluation = Evaluation { title: &caption, predictions, metrics, intervals: &intervals };
+        for (name, bytes) in evaluation.files("eval").map_err(Fatal::io)? {
+            write(&out.join(name), &bytes)?;
         }
-        let page = Page::new(&title).table(&labels).table(&confusion).drawing(&roc).drawing(&reliability);
-        write(&out.join("eval.html"), page.html().as_bytes())?;
-        write(&out.join("eval.md"), format!("{}\n{}", labels.markdown(), confusion.markdown()).as_bytes())?;
+        let misses = worst::misses(&bench.slices, predictions);
+        let sheet = worst::sheet(&bench.dataset, &title, &misses).map_err(|error| train_fatal(&error))?;
+        write(&out.join("worst.png"), &sheet.png().map_err(Fatal::io)?)?;
+        write(&out.join("worst.csv"), worst::table(&bench.dataset, &misses).as_bytes())?;
     }
     if common.json {
         say(json!({
@@ -211,6 +211,8 @@ pub fn compare(common: &Common, args: &CompareArgs) -> Result<(), Fatal> {
         let on = format!("{} slices", bench.slices.len());
         let mut row = ModelRow::new(format!("{} ({name})", model.spec.name), on, &found.metrics);
         row.parameters = Some(model.spec.parameters);
+        row.epoch_seconds =
+            model::manifest(&config.model.path, name).ok().and_then(|m| m.training["epoch_seconds"].as_f64());
         row.slices_per_second = Some(found.slices_per_second);
         rows.push(row);
     }

@@ -17,6 +17,8 @@ mod train;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use crate::error::Fatal;
 
@@ -26,7 +28,7 @@ use crate::error::Fatal;
 #[derive(Debug, Parser)]
 #[command(name = "ichd", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Try it:\n  ichd demo                       synthetic heads through the whole daemon, with a picture\n  ichd score FOLDER --out OUT     score files once\n  ichd check                      is my daemon.yaml right?\n  ichd run                        the daemon\n\nExit codes: 0 fine, 64 wrong use, 69 device lost, 70 a bug, 74 disk, 78 configuration or model."
+    after_help = "Try it:\n  ichd demo                       synthetic heads through the whole daemon, with a picture\n  ichd score FOLDER --out OUT     score files once\n  ichd check                      is my daemon.yaml right?\n  ichd run                        the daemon\n\nExit codes: 0 fine, 64 wrong use, 69 device lost, 70 a bug, 74 disk, 75 a step took too long, 78 configuration or model."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -111,6 +113,7 @@ enum Command {
 /// Whatever ends the command, with the exit code that it asks for.
 pub fn execute(cli: Cli) -> Result<(), Fatal> {
     let Cli { common, command } = cli;
+    keep_from_others();
     match command {
         Command::Run => run::run(&common),
         Command::Demo(args) => demo::demo(&common, &args),
@@ -128,6 +131,13 @@ pub fn execute(cli: Cli) -> Result<(), Fatal> {
             Ok(())
         }
     }
+}
+
+/// Takes the rights of strangers from every file that is made from here on: what ichd reads and writes is about patients.
+/// Owner and group keep what the caller's mask leaves them.
+fn keep_from_others() {
+    let mask = umask(Mode::RWXO);
+    umask(mask | Mode::RWXO);
 }
 
 /// Prints a line to standard output. A reader that left, such as `head`, is no error.

@@ -64,6 +64,7 @@ fn list_models(common: &Common) -> Result<(), Fatal> {
         return Ok(());
     }
     say("untrained          built in: mobilenet_v2 with arbitrary weights, to try the daemon out");
+    say("phantom_only       built in: mobilenet_v2 trained on synthetic heads only, for demo; never for patients");
     for row in rows {
         let name = format!("{}/{}", row["name"].as_str().unwrap_or(""), row["version"].as_str().unwrap_or(""));
         match row["problem"].as_str() {

@@ -1,15 +1,17 @@
 //! `ichd run`: the daemon.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::{Common, site};
 use crate::error::Fatal;
 use crate::pipeline::{Pipeline, Source};
 use crate::stage::Stop;
-use crate::telemetry;
+use crate::{flood, telemetry};
 
 pub fn run(common: &Common) -> Result<(), Fatal> {
     let config = site::settings(common)?;
@@ -17,25 +19,39 @@ pub fn run(common: &Common) -> Result<(), Fatal> {
     let (inbox, results) = (config.inbox.path.clone(), config.results.path.clone());
     let (site, _lock) = site::open(config)?;
     let model = site.roster.routing.default_route().ensemble.label();
+    let supervisor = Arc::clone(&site.supervisor);
     let begun = Instant::now();
     let pipeline = Pipeline::start(site, Source::Inbox, None)?;
-    stop_on_signals(&pipeline.stop())?;
+    let told = Arc::clone(&supervisor);
+    stop_on_signals(&pipeline.stop(), move || told.stopping())?;
     tracing::info!(inbox = %inbox.display(), results = %results.display(), model, "Ready.");
-    let count = pipeline.join()?;
+    supervisor.ready();
+    let ended = pipeline.join();
+    flood::tell(true);
+    let count = ended?;
     let secs = begun.elapsed().as_secs_f64();
     let rate = count.slices as f64 / secs;
     tracing::info!("Stopped: {count}, {} slices scored in {secs:.1} s ({rate:.1} a second).", count.slices);
     Ok(())
 }
 
-/// SIGTERM and SIGINT voice the wish to stop; what was taken is finished.
-pub fn stop_on_signals(stop: &Stop) -> Result<(), Fatal> {
+/// SIGTERM and SIGINT voice the wish to stop; what was taken is finished. The second one ends the program as if nobody
+/// had listened: nothing is lost by that, the rest is taken again at the next start.
+pub fn stop_on_signals(stop: &Stop, first: impl FnOnce() + Send + 'static) -> Result<(), Fatal> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| Fatal::io(format!("signals: {error}")))?;
     let stop = stop.clone();
     let wait = move || {
-        for _ in signals.forever() {
-            tracing::info!("Stopping: what was taken is finished first.");
-            stop.wish();
+        let mut first = Some(first);
+        for signal in signals.forever() {
+            match first.take() {
+                Some(first) => {
+                    stop.wish();
+                    first();
+                    tracing::info!("Stopping: what was taken is finished first. A second signal ends at once.");
+                }
+                // It fails for signals that cannot be raised, which these are not.
+                None => drop(emulate_default_handler(signal)),
+            }
         }
     };
     // Lives as long as the process.

@@ -41,7 +41,7 @@ pub fn score(common: &Common, args: &Args) -> Result<(), Fatal> {
     let bar = progress::bar(files.len() as u64, "files");
     let (sender, reports) = bounded(64);
     let pipeline = Pipeline::start(site, Source::Files { files, roots: args.paths.clone() }, Some(sender))?;
-    run::stop_on_signals(&pipeline.stop())?;
+    run::stop_on_signals(&pipeline.stop(), || {})?;
     for report in reports {
         let line = if common.json { json_line(&report) } else { text_line(&report) };
         bar.suspend(|| say(line));

@@ -11,9 +11,10 @@ use crate::config::Config;
 use crate::device::{self, Chosen, Want};
 use crate::disk::{RealDisk, make_folders};
 use crate::error::Fatal;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::pipeline::Site;
 use crate::roster::Roster;
+use crate::supervisor::Supervisor;
 
 /// The settings that a command line asks for: its file, else ./daemon.yaml if there is one, else the defaults.
 pub fn settings(common: &Common) -> Result<Config, Fatal> {
@@ -64,15 +65,35 @@ pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
         make_folders(&folder).map_err(|error| Fatal::config(format!("{key}: {}: {error}", folder.display())))?;
     }
     let lock = lock(&config.ledger.path)?;
-    let ledger = Ledger::open(&config.ledger.path)
-        .map_err(|error| Fatal::io(format!("{}: {error}", config.ledger.path.display())))?;
+    let ledger = Ledger::open(&config.ledger.path).map_err(|error| {
+        let sentence = format!("{}: {error}", config.ledger.path.display());
+        // A restart heals no damage and teaches no schema.
+        let is_final = matches!(error, LedgerError::Damaged(_) | LedgerError::Version { .. });
+        if is_final { Fatal::config(sentence) } else { Fatal::io(sentence) }
+    })?;
     let roster = Roster::load(&config).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Fatal::config(lines.join("\n"))
     })?;
+    tracing::info!(sha256 = config.digest(), "Settings are read.");
+    for route in roster.routing.routes.iter() {
+        for member in route.ensemble.members() {
+            let (model, sha256) = (format!("{}/{}", member.card.name, member.card.version), &member.card.sha256);
+            tracing::info!(route = route.name, model, sha256, "A model is loaded.");
+        }
+    }
     for route in roster.routing.routes.iter().filter(|route| !route.ensemble.is_trained()) {
         let (route, model) = (&route.name, route.ensemble.label());
         tracing::warn!(route, model, "The model is untrained: its probabilities mean nothing. Every result says so.");
+    }
+    for route in roster.routing.routes.iter() {
+        if route.ensemble.members().iter().any(|member| member.card.is_phantom_only()) {
+            let route = &route.name;
+            tracing::warn!(
+                route,
+                "phantom_only knows synthetic heads only: on patients its probabilities mean nothing."
+            );
+        }
     }
     let device = device(&config)?;
     let site = Site {
@@ -82,6 +103,7 @@ pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
         ledger: Arc::new(ledger),
         roster,
         device,
+        supervisor: Arc::new(Supervisor::of_environment()),
     };
     Ok((site, lock))
 }

@@ -1,30 +1,27 @@
 //! `ichd train`: from a labelled folder to a served model.
 
+mod job;
+mod matrix;
+
 use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use self::job::{Ended, Job, Start, StartWish, backbone};
+use self::matrix::Matrix;
 use super::{Common, progress, run, say, site};
-use crate::clock::{Clock, SystemClock, rfc3339};
 use crate::config::Config;
-use crate::disk::{Disk, RealDisk, make_folders};
 use crate::error::{Exit, Fatal};
-use crate::identity::sha256;
 use crate::measure::epoch::Epoch;
-use crate::model::{self, Preprocessing};
 use crate::names;
-use crate::registry;
 use crate::stage::Stop;
 use crate::telemetry;
 use crate::trainer::cache::CacheError;
 use crate::trainer::dataset::{DataError, DataFolder, Dataset, Watcher};
-use crate::trainer::outcome::{Naming, OutcomeError, finish};
 use crate::trainer::recipe::{Recipe, TrainSetting};
 use crate::trainer::settings::SplitMode;
-use crate::trainer::training::{End, Onlooker, TrainError, Training};
-use ichd_plugin::spec::{BackboneSpec, Variant};
-use ichd_plugin::weights::Weights;
+use crate::trainer::training::{Onlooker, TrainError};
 
 /// Arguments of `ichd train`. What is not given stands in the section `train` of the settings.
 #[derive(Debug, clap::Args)]
@@ -36,8 +33,12 @@ pub struct Args {
     #[arg(long, value_name = "CSV")]
     labels: PathBuf,
     /// Which network; `ichd models list --backbones` shows all.
-    #[arg(long, value_name = "NAME")]
-    backbone: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "matrix")]
+    backbone: Option<String>,
+    /// A list of backbones and recipes, all of which are trained one after the other and compared. What is done is not
+    /// done again: after a stop the same command goes on.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "from", "name", "version_name", "recipe", "resume"])]
+    matrix: Option<PathBuf>,
     /// A model whose weights training begins with, such as an imported one; else random weights of the seed.
     #[arg(long, value_name = "MODEL")]
     from: Option<String>,
@@ -86,19 +87,13 @@ fn split_mode(text: &str) -> Result<SplitMode, String> {
 pub fn train(common: &Common, args: &Args) -> Result<(), Fatal> {
     let config = site::settings(common)?;
     telemetry::start(&config.log, common.verbose);
-    let spec = backbone(&args.backbone)?;
-    let setting = setting(&config, args)?;
-    let name = args.name.clone().unwrap_or_else(|| spec.name.to_owned());
-    let folder = args.run.clone().unwrap_or_else(|| setting.runs_path.join(&name));
+    let wanted = match &args.matrix {
+        Some(file) => Wanted::Matrix(Matrix::new(&config, args, file)?),
+        None => Wanted::One(Box::new(job(&config, args)?)),
+    };
     let stop = Stop::new();
-    run::stop_on_signals(&stop)?;
+    run::stop_on_signals(&stop, || {})?;
     let device = site::device(&config)?;
-    make_folders(&folder).map_err(|error| Fatal::io(format!("{}: {error}", folder.display())))?;
-    if !args.resume && folder.join("checkpoint").exists() {
-        let sentence = "holds a run that was begun; go on with --resume, or give another folder with --run";
-        return Err(Fatal::new(Exit::Usage, format!("{} {sentence}", folder.display())));
-    }
-    let start = Start::new(&config, args, spec, setting.seed)?;
     let data = DataFolder {
         data: args.data.clone(),
         labels: args.labels.clone(),
@@ -106,96 +101,70 @@ pub fn train(common: &Common, args: &Args) -> Result<(), Fatal> {
         file_bytes_max: config.inbox.file_bytes_max,
     };
     let mut screen = Screen::new(common.json, stop);
-    let dataset = match open(&data, &setting, &mut screen) {
+    let dataset = match open(&data, &config.train, &mut screen) {
         Err(_) if screen.stop.is_wished() => {
             screen.tell_line("Stopped while the data were read; the same command goes on from there.".into());
             return Ok(());
         }
         opened => opened?,
     };
-    let parts =
-        dataset.split(&setting, &folder.join("split.csv"), &mut |line| screen.tell_line(line)).map_err(data_fatal)?;
-    let digest = digest(&setting, spec, &start, &dataset, &parts);
-    let training = Training {
-        spec,
-        variant: start.variant,
-        preprocessing: &start.preprocessing,
-        device: &device,
-        setting: &setting,
-        dataset: &dataset,
-        parts: &parts,
-        start: &start.weights,
-        folder: &folder,
-        digest,
-        disk: &RealDisk as &dyn Disk,
-    };
-    let (n, side) = (parts.each_ref().map(Vec::len), start.preprocessing.side);
-    screen.tell_line(format!(
-        "{} from {}: {} slices train, {} validate, side {side}, on {}",
-        spec.name, start.words, n[0], n[1], device.name
-    ));
-    let best_epoch = match training.run(args.resume, &mut screen).map_err(|error| train_fatal(&error))? {
-        End::Done { best_epoch } => best_epoch,
-        End::Stopped => {
-            screen.tell_line(format!(
-                "Stopped. Go on with the same command and --resume; the run is {}",
-                folder.display()
-            ));
-            return Ok(());
+    match wanted {
+        Wanted::Matrix(matrix) => matrix.run(&config, &device, &dataset, &mut screen),
+        Wanted::One(job) => {
+            let ended = job.run(&config, &device, &dataset, args.resume, &mut screen)?;
+            conclude(&job, &ended, &screen);
+            Ok(())
         }
-    };
-    conclude(&config, args, &training, &name, &start.words, best_epoch, &mut screen)
-}
-
-fn conclude(
-    config: &Config,
-    args: &Args,
-    training: &Training<'_>,
-    name: &str,
-    start: &str,
-    best_epoch: u32,
-    screen: &mut Screen,
-) -> Result<(), Fatal> {
-    let version = args.version_name.clone().unwrap_or_else(|| model::free_version(&config.model.path, name));
-    let command: Vec<String> = std::env::args().collect();
-    let naming = Naming {
-        models: &config.model.path,
-        name,
-        version: &version,
-        start,
-        command: &command.join(" "),
-        created: &rfc3339(SystemClock::new().wall()),
-    };
-    let outcome = finish(training, &naming).map_err(|error| match error {
-        OutcomeError::Train(error) => train_fatal(&error),
-        other => Fatal::config(other),
-    })?;
-    let auroc = outcome.metrics.means.auroc.value;
-    if screen.json {
-        say(json!({
-            "model": outcome.model, "name": name, "version": version, "best_epoch": best_epoch,
-            "run": training.folder, "metrics": outcome.metrics,
-        }));
-        return Ok(());
     }
-    say(format!("Epoch {best_epoch} was kept; mean AUROC {} on the validation part.", shown(auroc)));
-    say(format!("The model {name}/{version} lies in {}; serve it with `model.name: {name}`.", outcome.model.display()));
-    say(format!("Curves, tables and the split: {}", training.folder.display()));
-    Ok(())
 }
 
-/// The backbone of that name.
-pub fn backbone(name: &str) -> Result<&'static BackboneSpec, Fatal> {
-    registry::find(name).ok_or_else(|| {
-        let known: Vec<&str> = registry::BACKBONES.iter().map(|spec| spec.name).collect();
-        Fatal::new(Exit::Usage, format!("--backbone: `{name}` is not known; known are {}", known.join(", ")))
-    })
+/// One run, or a list of them.
+enum Wanted {
+    One(Box<Job>),
+    Matrix(Matrix),
 }
 
-/// The settings with the command line's on top.
-fn setting(config: &Config, args: &Args) -> Result<TrainSetting, Fatal> {
+/// The one run that the command line asks for.
+fn job(config: &Config, args: &Args) -> Result<Job, Fatal> {
+    let name = args.backbone.as_deref().unwrap_or_default();
+    let spec = backbone(name).map_err(|sentence| Fatal::new(Exit::Usage, format!("--backbone: {sentence}")))?;
     let mut setting = config.train.clone();
     setting.recipe = args.recipe.unwrap_or(setting.recipe);
+    let setting = overridden(setting, args)?;
+    let name = args.name.clone().unwrap_or_else(|| spec.name.to_owned());
+    let folder = args.run.clone().unwrap_or_else(|| setting.runs_path.join(&name));
+    let wish = StartWish { from: args.from.as_deref(), side: args.side, windows: None, seed: setting.seed };
+    let start = Start::new(config, &config.model.path, spec, &wish)?;
+    let job = Job { spec, start, setting, name, version: args.version_name.clone(), folder };
+    if !args.resume && job.is_begun() {
+        let sentence = "holds a run that was begun; go on with --resume, or give another folder with --run";
+        return Err(Fatal::new(Exit::Usage, format!("{} {sentence}", job.folder.display())));
+    }
+    Ok(job)
+}
+
+fn conclude(job: &Job, ended: &Ended, screen: &Screen) {
+    let folder = job.folder.display();
+    let Ended::Done { best_epoch, version, outcome } = ended else {
+        screen.tell_line(format!("Stopped. Go on with the same command and --resume; the run is {folder}"));
+        return;
+    };
+    let name = &job.name;
+    if screen.json {
+        say(json!({
+            "model": outcome.model, "name": name, "version": version, "best_epoch": best_epoch, "run": job.folder,
+            "metrics": outcome.metrics,
+        }));
+        return;
+    }
+    let auroc = shown(outcome.metrics.means.auroc.value);
+    say(format!("Epoch {best_epoch} was kept; mean AUROC {auroc} on the validation part."));
+    say(format!("The model {name}/{version} lies in {}; serve it with `model.name: {name}`.", outcome.model.display()));
+    say(format!("Curves, tables, the worst errors and the split: {folder}"));
+}
+
+/// The settings that are meant, with the command line's on top.
+fn overridden(setting: TrainSetting, args: &Args) -> Result<TrainSetting, Fatal> {
     let mut setting = setting.effective();
     setting.epochs = args.epochs.unwrap_or(setting.epochs);
     setting.batch = args.batch.unwrap_or(setting.batch);
@@ -212,70 +181,6 @@ fn setting(config: &Config, args: &Args) -> Result<TrainSetting, Fatal> {
         problems.push(format!("--name: `{name}` cannot be the name of a folder"));
     }
     if problems.is_empty() { Ok(setting) } else { Err(Fatal::new(Exit::Usage, problems.join("\n"))) }
-}
-
-/// Where training begins.
-struct Start {
-    weights: Weights,
-    variant: Variant,
-    preprocessing: Preprocessing,
-    words: String,
-}
-
-impl Start {
-    fn new(config: &Config, args: &Args, spec: &'static BackboneSpec, seed: u64) -> Result<Start, Fatal> {
-        let mut start = match &args.from {
-            Some(name) => {
-                let model = model::load_named(&config.model.path, name).map_err(Fatal::config)?;
-                if model.spec.name != spec.name {
-                    let sentence = format!("--from: {name} is a {}, not a {}", model.spec.name, spec.name);
-                    return Err(Fatal::new(Exit::Usage, sentence));
-                }
-                let words = format!("{}/{}", model.card.name, model.card.version);
-                let variant = model.card.variant();
-                Start { weights: model.weights, variant, preprocessing: model.card.preprocessing, words }
-            }
-            None => {
-                let variant = Variant { windows: config.windows.len(), ..Variant::default() };
-                if variant.windows != 3 {
-                    let sentence = "random weights take 3 windows; import weights for another number of them";
-                    return Err(Fatal::config(sentence));
-                }
-                let preprocessing = Preprocessing {
-                    windows: config.kernel_windows(),
-                    ramp: config.ramp.into(),
-                    side: spec.input_side,
-                    mean: spec.mean.to_vec(),
-                    std: spec.std.to_vec(),
-                };
-                let words = format!("random weights of seed {seed}");
-                Start { weights: spec.untrained(seed), variant, preprocessing, words }
-            }
-        };
-        start.preprocessing.side = args.side.unwrap_or(start.preprocessing.side);
-        if !(spec.side_min..=2048).contains(&start.preprocessing.side) {
-            let sentence = format!("--side: {} to 2048 would be right for {}", spec.side_min, spec.name);
-            return Err(Fatal::new(Exit::Usage, sentence));
-        }
-        Ok(start)
-    }
-}
-
-/// Names settings, data, split and start: what a checkpoint belongs to. How often checkpoints are made, and where, does not
-/// count.
-fn digest(
-    setting: &TrainSetting,
-    spec: &BackboneSpec,
-    start: &Start,
-    dataset: &Dataset,
-    parts: &[Vec<usize>; 2],
-) -> String {
-    let setting =
-        TrainSetting { runs_path: PathBuf::new(), cache_path: PathBuf::new(), checkpoint_secs: 0, ..setting.clone() };
-    let instances = parts.each_ref().map(|part| dataset.facts(part).sha256);
-    let weights = start.weights.to_safetensors().map(|bytes| sha256(&bytes)).unwrap_or_default();
-    let all = json!([setting, spec.name, start.preprocessing.to_json(), weights, dataset.labels_sha256, instances]);
-    sha256(all.to_string().as_bytes())
 }
 
 /// Opens a data set with progress on the screen.
@@ -296,12 +201,19 @@ pub struct Screen {
     bar: ProgressBar,
     stop: Stop,
     json: bool,
+    /// Epochs of the run, and slices in a batch: from these follows how long it takes.
+    plan: (u32, usize),
 }
 
 impl Screen {
     /// A bar on a terminal, lines elsewhere; lines go to standard error.
     pub fn new(json: bool, stop: Stop) -> Screen {
-        Screen { bar: progress::bar(0, "done {msg}"), stop, json }
+        Screen { bar: progress::bar(0, "done {msg}"), stop, json, plan: (0, 0) }
+    }
+
+    /// What run is to be seen.
+    pub fn expect(&mut self, setting: &TrainSetting) {
+        self.plan = (setting.epochs, setting.batch);
     }
 
     /// A line beside the bar.
@@ -314,12 +226,16 @@ impl Onlooker for Screen {
     fn batch(&mut self, epoch: u32, done: u64, all: u64, loss: f64, rate: f64) {
         self.bar.set_length(all);
         self.bar.set_position(done);
-        self.bar.set_message(format!("epoch {epoch}, loss {loss:.4}, {rate:.1} slices/s"));
+        let (epochs, batch) = self.plan;
+        let batches = u64::from(epochs.saturating_sub(epoch)) * all + all.saturating_sub(done);
+        let left = duration((batches * batch as u64) as f64 / rate.max(1e-9));
+        self.bar
+            .set_message(format!("epoch {epoch} of {epochs}, loss {loss:.4}, {rate:.1} slices/s, {left} left in all"));
     }
 
     fn epoch(&mut self, epoch: &Epoch, waited: f64, is_best: bool) {
         self.tell_line(format!(
-            "epoch {:>3}  loss {:.4}  validation: weighted log loss {}  AUROC {}  accuracy {}  {:.0} s  {:.1} slices/s, waited for data {:.1} %{}",
+            "epoch {:>3}  loss {:.4}  validation: weighted log loss {}  AUROC {}  accuracy {}  {:.0} s  {:.1} slices/s, waited for data {:.1} %{}{}",
             epoch.epoch,
             epoch.train_loss,
             shown(epoch.weighted_log_loss),
@@ -328,7 +244,11 @@ impl Onlooker for Screen {
             epoch.seconds,
             epoch.slices_per_second,
             waited * 100.0,
-            if is_best { "  best" } else { "" }
+            if is_best { "  best" } else { "" },
+            match self.plan.0.saturating_sub(epoch.epoch) {
+                0 => String::new(),
+                left => format!("  {} left", duration(f64::from(left) * epoch.seconds)),
+            }
         ));
     }
 
@@ -338,6 +258,15 @@ impl Onlooker for Screen {
 
     fn is_stopped(&self) -> bool {
         self.stop.is_wished()
+    }
+}
+
+/// Seconds as people say them.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 90.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 5400.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3600.0),
     }
 }
 

@@ -52,6 +52,9 @@ const DERIVED_WORDS: &[&str] = &[
     "STD_DEVIATION",
 ];
 
+/// Decoded bytes that any file may have, however small it is: pictures of one value shrink to nothing.
+pub const EXPANSION_FREE_BYTES: u64 = 4 << 20;
+
 /// Rescale slopes and intercepts of CT lie far within these.
 const SLOPE_MAX: f64 = 1.0e4;
 const INTERCEPT_MAX: f64 = 1.0e6;
@@ -79,6 +82,29 @@ pub struct AdmissionRules {
     pub frames_max: usize,
     /// Most bytes that a deflated data set, or all decoded frames of a file together, may take.
     pub inflated_bytes_max: u64,
+    /// Most decoded bytes for each encoded one, beyond [`EXPANSION_FREE_BYTES`]. Slices of CT shrink to a third without
+    /// loss and to a twentieth with it; what grows a hundredfold is no picture.
+    pub expansion_max: u64,
+}
+
+impl AdmissionRules {
+    /// What `encoded` bytes may become.
+    pub(super) fn decoded_bytes_max(&self, encoded: usize) -> u64 {
+        self.inflated_bytes_max.min(self.expanded(encoded))
+    }
+
+    /// The key that sets [`decoded_bytes_max`](Self::decoded_bytes_max), for people.
+    pub(super) fn decoded_key(&self, encoded: usize) -> &'static str {
+        if self.expanded(encoded) < self.inflated_bytes_max {
+            "admission.expansion_max"
+        } else {
+            "admission.inflated_bytes_max"
+        }
+    }
+
+    fn expanded(&self, encoded: usize) -> u64 {
+        self.expansion_max.saturating_mul(encoded as u64).saturating_add(EXPANSION_FREE_BYTES)
+    }
 }
 
 impl Default for AdmissionRules {
@@ -92,6 +118,7 @@ impl Default for AdmissionRules {
             side_max: 4096,
             frames_max: 2000,
             inflated_bytes_max: 512 << 20,
+            expansion_max: 100,
         }
     }
 }
@@ -133,6 +160,17 @@ pub(super) fn admit(header: &Header, rules: &AdmissionRules) -> Result<Layout, R
     let layout = bits(header)?;
     let is_multi_frame = frames > 1 || header.sop_class.as_deref() == Some(ENHANCED_CT);
     Ok(Layout { rows, columns, frames, is_multi_frame, ..layout })
+}
+
+/// Judges the size of the picture against that of its codestreams together.
+pub(super) fn admit_codestreams(n_bytes: usize, layout: &Layout, rules: &AdmissionRules) -> Result<(), Rejection> {
+    // Within the bounds of `size`.
+    let decoded = (layout.n_pixels() * layout.frames * 2) as u64;
+    if decoded > rules.decoded_bytes_max(n_bytes) {
+        let sentence = format!("{n_bytes} bytes cannot hold a picture of {decoded} bytes (admission.expansion_max)");
+        return Err(of_tag(RejectCode::TooLarge, tags::PIXEL_DATA, sentence));
+    }
+    Ok(())
 }
 
 /// Judges what may differ from frame to frame, and gives the way from stored values to HU.

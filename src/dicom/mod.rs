@@ -6,6 +6,8 @@
 
 mod admission;
 mod codec;
+#[cfg(fuzzing)]
+pub mod doors;
 mod frames;
 mod header;
 mod part10;
@@ -16,15 +18,15 @@ mod syntax;
 mod tags;
 mod text;
 
-pub use admission::AdmissionRules;
+pub use admission::{AdmissionRules, EXPANSION_FREE_BYTES};
 pub use header::{FrameHeader, Header};
-pub use prewalk::{DEPTH_MAX, ELEMENTS_MAX, SEQUENCE_BYTES_MAX, VALUE_BYTES_MAX};
+pub use prewalk::{DEPTH_MAX, ELEMENTS_MAX, SEQUENCE_BYTES_MAX, VALUE_BYTES_MAX, VALUES_MAX};
 pub use survey::{Survey, survey};
 
 use admission::Layout;
 use frames::Frames;
 use part10::Part10;
-use prewalk::Walk;
+use prewalk::{PixelData, Walk};
 
 use crate::reject::{RejectCode, Rejection};
 use crate::slice::{Facts, Slice, SliceIds, Warning};
@@ -39,6 +41,9 @@ pub fn decode(bytes: &[u8], rules: &AdmissionRules) -> Result<Vec<Slice>, Reject
     let header = header_of(&part10, &walk)?;
     let pixels = walk.pixels.as_ref().ok_or_else(|| no_pixels(&header))?;
     let layout = layout_of(&part10, &header, rules)?;
+    if let PixelData::Encapsulated { fragments, .. } = pixels {
+        admission::admit_codestreams(fragments.iter().map(ExactSizeIterator::len).sum(), &layout, rules)?;
+    }
     let frames = frames::split(&part10.data_set, pixels, part10.syntax.codec, &layout)?;
     let file = File { part10: &part10, header: &header, layout, rules };
     file.slices(&frames)

@@ -53,8 +53,7 @@ pub(super) fn open<'a>(bytes: &'a [u8], rules: &AdmissionRules) -> Result<Part10
     }
     let syntax = meta.syntax()?;
     let body = behind.get(meta.length..).unwrap_or_default();
-    let data_set =
-        if syntax.deflated { Cow::Owned(inflate(body, rules.inflated_bytes_max)?) } else { Cow::Borrowed(body) };
+    let data_set = if syntax.deflated { Cow::Owned(inflate(body, rules)?) } else { Cow::Borrowed(body) };
     Ok(Part10 { syntax, sop_class: meta.sop_class, sop_instance: meta.sop_instance, data_set })
 }
 
@@ -131,20 +130,29 @@ fn element(data: &[u8]) -> Result<Option<MetaElement<'_>>, Rejection> {
     Ok(Some((tag, value, rest)))
 }
 
-/// Inflates at most `bytes_max` bytes.
-fn inflate(deflated: &[u8], bytes_max: u64) -> Result<Vec<u8>, Rejection> {
-    let mut inflated = Vec::new();
-    let mut source = DeflateDecoder::new(deflated).take(bytes_max.saturating_add(1));
-    match source.read_to_end(&mut inflated) {
-        Ok(_) if inflated.len() as u64 > bytes_max => {
-            let sentence = format!("its deflated data set grows past {bytes_max} bytes (admission.inflated_bytes_max)");
-            Err(Rejection::new(RejectCode::TooLarge, sentence))
+/// Inflates as much as the rules allow. The first pass only counts, so that nothing is allocated for a bomb and no more
+/// than is needed for anything else.
+fn inflate(deflated: &[u8], rules: &AdmissionRules) -> Result<Vec<u8>, Rejection> {
+    let bytes_max = rules.decoded_bytes_max(deflated.len());
+    let source = || DeflateDecoder::new(deflated).take(bytes_max.saturating_add(1));
+    let n_bytes = std::io::copy(&mut source(), &mut std::io::sink()).map_err(|error| broken_stream(&error))?;
+    if n_bytes > bytes_max {
+        let key = rules.decoded_key(deflated.len());
+        let sentence =
+            format!("its deflated data set of {} bytes grows past {bytes_max} bytes ({key})", deflated.len());
+        return Err(Rejection::new(RejectCode::TooLarge, sentence));
+    }
+    let mut inflated = vec![0; usize::try_from(n_bytes).unwrap_or(usize::MAX)];
+    source().read_exact(&mut inflated).map_err(|error| broken_stream(&error))?;
+    Ok(inflated)
+}
+
+fn broken_stream(error: &std::io::Error) -> Rejection {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => {
+            Rejection::new(RejectCode::Truncated, "the file ends in the middle of its deflated data set")
         }
-        Ok(_) => Ok(inflated),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Err(Rejection::new(RejectCode::Truncated, "the file ends in the middle of its deflated data set"))
-        }
-        Err(_) => Err(Rejection::new(RejectCode::Corrupt, "its deflated data set cannot be inflated")),
+        _ => Rejection::new(RejectCode::Corrupt, "its deflated data set cannot be inflated"),
     }
 }
 
@@ -205,5 +213,17 @@ mod tests {
         assert_eq!(open(&bytes, &rules(1 << 20)).unwrap().data_set.len(), 1 << 20);
         assert_eq!(open(&bytes, &rules((1 << 20) - 1)).unwrap_err().code, RejectCode::TooLarge);
         assert_eq!(code(&bytes[..bytes.len() - 20]), RejectCode::Truncated);
+    }
+
+    #[test]
+    fn inflation_stops_where_no_picture_is_so_empty() {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&vec![0; 16 << 20]).unwrap();
+        let bytes = file("1.2.840.10008.1.2.1.99", &encoder.finish().unwrap());
+        let rejection = open(&bytes, &AdmissionRules::default()).unwrap_err();
+        assert_eq!(rejection.code, RejectCode::TooLarge);
+        assert!(rejection.sentence.contains("admission.expansion_max"), "{rejection}");
+        let rules = AdmissionRules { expansion_max: 2000, ..AdmissionRules::default() };
+        assert_eq!(open(&bytes, &rules).unwrap().data_set.len(), 16 << 20);
     }
 }

@@ -13,11 +13,16 @@ use crate::reject::{RejectCode, Rejection};
 /// Deepest nesting of sequences. Real CT files stay below 10; a recursive parser overflows its stack near 1,500.
 pub const DEPTH_MAX: usize = 64;
 
-/// Most elements and items in a data set. An enhanced CT of 2,000 frames holds about 200,000.
+/// Most elements, items and single values of wanted sequences in a data set. An enhanced CT of 2,000 frames holds about
+/// 200,000. Each costs the parser of values some hundred bytes.
 pub const ELEMENTS_MAX: usize = 500_000;
 
-/// Longest value of one wanted element that is no sequence.
-pub const VALUE_BYTES_MAX: usize = 64 << 10;
+/// Longest value of one element that is read. Values of CT have less than a hundred bytes; they are read anew for
+/// every frame.
+pub const VALUE_BYTES_MAX: usize = 1 << 10;
+
+/// Most values of one element that is read.
+pub const VALUES_MAX: usize = 64;
 
 /// Longest wanted sequence: the functional groups of 2,000 frames take about 8 MiB.
 pub const SEQUENCE_BYTES_MAX: usize = 32 << 20;
@@ -246,9 +251,7 @@ impl Walker<'_> {
 
     fn skip_value(&mut self, head: &Head, start: usize, wanted: bool) -> Result<(), Rejection> {
         let end = self.end_of(head.tag, head.length)?;
-        if wanted {
-            self.check_size(head.tag, end, VALUE_BYTES_MAX)?;
-        }
+        self.judge_value(head, end, wanted)?;
         if head.tag == tags::PATIENT_ID && self.stack.is_empty() && self.found.patient.is_none() {
             self.found.patient = Some(self.position..end);
         }
@@ -260,6 +263,37 @@ impl Walker<'_> {
             && end - begun > SEQUENCE_BYTES_MAX
         {
             return Err(too_long(tag, SEQUENCE_BYTES_MAX));
+        }
+        Ok(())
+    }
+
+    /// Bounds what the parser of values will make of a value: it splits texts at every backslash, and of binary values
+    /// it reads whole ones only and takes a rest for the next element.
+    fn judge_value(&mut self, head: &Head, end: usize, wanted: bool) -> Result<(), Rejection> {
+        let tag = head.tag;
+        let is_read = wanted || (self.open.is_some() && tags::is_read_in_groups(tag));
+        if is_read {
+            self.check_size(tag, end, VALUE_BYTES_MAX)?;
+        }
+        if is_read || self.open.is_some() {
+            let value = self.data.get(self.position..end).unwrap_or_default();
+            if !value.len().is_multiple_of(tags::unit_bytes(tag, head.vr)) {
+                return Err(corrupt(tag, "has a length that does not fit its value representation"));
+            }
+            let n_more = value.iter().filter(|byte| **byte == b'\\').count();
+            if is_read && n_more >= VALUES_MAX {
+                return Err(corrupt(tag, &format!("holds more than {VALUES_MAX} values")));
+            }
+            self.count(n_more)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, n_more: usize) -> Result<(), Rejection> {
+        self.n_elements += n_more;
+        if self.n_elements > ELEMENTS_MAX {
+            let sentence = format!("it holds more than {ELEMENTS_MAX} elements");
+            return Err(Rejection::new(RejectCode::Corrupt, sentence));
         }
         Ok(())
     }
@@ -344,11 +378,7 @@ impl Walker<'_> {
     }
 
     fn tag(&mut self) -> Result<Tag, Rejection> {
-        self.n_elements += 1;
-        if self.n_elements > ELEMENTS_MAX {
-            let sentence = format!("it holds more than {ELEMENTS_MAX} elements");
-            return Err(Rejection::new(RejectCode::Corrupt, sentence));
-        }
+        self.count(1)?;
         Ok(Tag(self.u16()?, self.u16()?))
     }
 
@@ -483,9 +513,42 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_value_is_short() {
-        let data = element(tags::IMAGE_TYPE, b"UT", &vec![b'\\'; VALUE_BYTES_MAX + 1]);
-        assert_eq!(code(&data, Encoding::EXPLICIT_LE), RejectCode::Corrupt);
+    fn a_wanted_value_is_short_and_single() {
+        let long = element(tags::IMAGE_TYPE, b"UT", &vec![b'A'; VALUE_BYTES_MAX + 1]);
+        assert_eq!(code(&long, Encoding::EXPLICIT_LE), RejectCode::Corrupt);
+        let many = |n_values| element(tags::IMAGE_TYPE, b"UT", &vec![b'\\'; n_values - 1]);
+        assert!(walk(&many(VALUES_MAX), Encoding::EXPLICIT_LE).is_ok());
+        assert_eq!(code(&many(VALUES_MAX + 1), Encoding::EXPLICIT_LE), RejectCode::Corrupt);
+    }
+
+    #[test]
+    fn binary_values_are_whole() {
+        let code_of = |tag, vr: &[u8; 2], value: &[u8]| {
+            walk(&element(tag, vr, value), Encoding::EXPLICIT_LE).err().map(|rejection| rejection.code)
+        };
+        assert_eq!(code_of(tags::IMAGE_POSITION_PATIENT, b"AT", &[0; 18]), Some(RejectCode::Corrupt));
+        assert_eq!(code_of(tags::ROWS, b"US", &[0; 3]), Some(RejectCode::Corrupt));
+        assert_eq!(code_of(tags::SLICE_THICKNESS, b"FD", &[0; 12]), Some(RejectCode::Corrupt));
+        assert_eq!(code_of(tags::SLICE_THICKNESS, b"FD", &[0; 16]), None);
+        assert_eq!(code_of(tags::SLICE_THICKNESS, b"DS", b"1.5"), None);
+        assert_eq!(code_of(Tag(0x0009, 0x1001), b"FD", &[0; 3]), None, "nobody reads it");
+        let implicit = [0x28, 0x00, 0x10, 0x00, 3, 0, 0, 0, 1, 2, 3];
+        assert_eq!(code(&implicit, Encoding::IMPLICIT_LE), RejectCode::Corrupt);
+    }
+
+    #[test]
+    fn values_in_functional_groups_are_bounded_like_those_of_the_top_level() {
+        let groups = |tag: Tag, value: &[u8]| {
+            let inner = element(tag, b"UT", value);
+            let mut data = item(inner.len() as u32);
+            data.extend(inner);
+            element(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, b"SQ", &data)
+        };
+        let slopes = groups(tags::RESCALE_SLOPE, &[b'\\'; VALUES_MAX]);
+        assert_eq!(code(&slopes, Encoding::EXPLICIT_LE), RejectCode::Corrupt);
+        let private = |n_values| groups(Tag(0x0029, 0x1010), &vec![b'\\'; n_values]);
+        assert!(walk(&private(VALUE_BYTES_MAX + 1), Encoding::EXPLICIT_LE).is_ok());
+        assert_eq!(code(&private(ELEMENTS_MAX), Encoding::EXPLICIT_LE), RejectCode::Corrupt);
     }
 
     #[test]

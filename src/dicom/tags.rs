@@ -52,9 +52,28 @@ pub(super) fn is_wanted(tag: Tag) -> bool {
     WANTED.contains(&tag)
 }
 
+/// Whether the attribute is read from the functional groups of frames.
+pub(super) fn is_read_in_groups(tag: Tag) -> bool {
+    tag == FRAME_TYPE || is_wanted(tag)
+}
+
 /// Whether the standard says that the attribute is a sequence; needed where the VR does not stand in the file.
 pub(super) fn is_sequence(tag: Tag) -> bool {
     StandardDataDictionary.by_tag(tag).is_some_and(|entry| entry.vr().relaxed() == VR::SQ)
+}
+
+/// Bytes of one value of the attribute, 1 if its values are text. The VR is that of the file, else the standard's.
+pub(super) fn unit_bytes(tag: Tag, vr: Option<[u8; 2]>) -> usize {
+    let vr = match vr {
+        Some(vr) => VR::from_binary(vr),
+        None => StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed()),
+    };
+    match vr {
+        Some(VR::US | VR::SS | VR::OW) => 2,
+        Some(VR::AT | VR::UL | VR::SL | VR::FL | VR::OF | VR::OL) => 4,
+        Some(VR::FD | VR::OD | VR::OV | VR::SV | VR::UV) => 8,
+        _ => 1,
+    }
 }
 
 /// The tag as people know it: `(7FE0,0010) PixelData`.

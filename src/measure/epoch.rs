@@ -136,6 +136,11 @@ pub fn parse(text: &str) -> Result<Vec<Epoch>, EpochError> {
     lines.map(|(idx, line)| Epoch::read(line).map_err(|sentence| EpochError { line: idx + 1, sentence })).collect()
 }
 
+/// Mean time of an epoch in seconds; none without epochs.
+pub fn mean_seconds(epochs: &[Epoch]) -> Option<f64> {
+    (!epochs.is_empty()).then(|| epochs.iter().map(|epoch| epoch.seconds).sum::<f64>() / epochs.len() as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -3,16 +3,17 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ichd_plugin::spec::Precision;
 use ichd_plugin::weights::Weights;
 
-use super::{MANIFEST_FILE, Manifest, ModelError, UNTRAINED, WEIGHTS_FILE, check_manifest};
+use super::{MANIFEST_FILE, Manifest, ModelError, WEIGHTS_FILE, check_manifest, is_builtin};
 use crate::disk;
 use crate::identity::sha256;
 use crate::names;
 use crate::yaml;
 
-/// Writes `<models>/<name>/<version>/{model.yaml, weights.safetensors}` and returns the folder. The digest of the weights
-/// is put into the manifest. Both are checked as they would be when the model is loaded.
+/// Writes `<models>/<name>/<version>/{model.yaml, weights.safetensors}` and returns the folder. Weights are
+/// stored as this type of number; their digest is put into the manifest. Both are checked as they would be when the model is loaded.
 ///
 /// # Errors
 /// The version exists already, a name cannot be one of a folder, the manifest or the weights do not fit their backbone, or
@@ -23,17 +24,18 @@ pub fn write_model(
     version: &str,
     manifest: &Manifest,
     weights: &Weights,
+    stored: Precision,
 ) -> Result<PathBuf, ModelError> {
     let fail = |sentence: String| ModelError { name: format!("{name}/{version}"), sentence };
     for (what, word) in [("name", name), ("version", version)] {
-        if names::component(word) != word || word == UNTRAINED {
+        if names::component(word) != word || is_builtin(word) {
             let rule = "letters, digits, `.`, `_` and `-` would be right, up to 64, not beginning with a dot";
             return Err(fail(format!("its {what} cannot be that of a folder; {rule}")));
         }
     }
     let spec = check_manifest(manifest).map_err(fail)?;
     weights.check(spec.name, &(spec.shapes)(manifest.windows.len())).map_err(|error| fail(error.to_string()))?;
-    let bytes = weights.to_safetensors().map_err(|error| fail(error.to_string()))?;
+    let bytes = weights.to_safetensors_in(stored).map_err(|error| fail(error.to_string()))?;
     let manifest = Manifest { weights_sha256: sha256(&bytes), ..manifest.clone() };
     let text = yaml::to_text(&manifest).map_err(fail)?;
     let folder = models.join(name).join(version);

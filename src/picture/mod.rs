@@ -1,9 +1,13 @@
 //! Small pictures as PNG: windowed slices, text, bars and sheets of them. Knows no DICOM and no network.
 
+mod labels;
+
 use std::io;
 
 use font8x8::UnicodeFonts;
 use ichd_kernels::{Ramp, Window, window_hu};
+
+pub use labels::{label_bars, truth_note};
 
 /// Red, green, blue.
 pub type Rgb = [u8; 3];
@@ -145,7 +149,8 @@ pub struct Tile {
     pub note: String,
 }
 
-const TILE: usize = 208;
+/// Side of a slice's picture on a sheet, in pixels.
+pub const TILE: usize = 208;
 const GAP: usize = 10;
 const LINE: usize = 12;
 

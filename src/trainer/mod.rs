@@ -6,9 +6,9 @@
 //! every list is a pure function of (seed, epoch) and training resumes exactly. [`settings`] holds what can be chosen, [`table`]
 //! what all tables have in common.
 //!
-//! The work: [`recipe`] says how training goes, [`cache`] holds the decoded slices, [`dataset`] puts these together,
+//! The work: [`recipe`] says how training goes, [`matrix`] lists runs to compare, [`cache`] holds the decoded slices, [`dataset`] puts these together,
 //! [`batches`] brings them to the device, [`training`] is the loop, [`checkpoint`] keeps what the next steps depend on,
-//! [`outcome`] makes the model and what people look at.
+//! [`outcome`] makes the model and what people look at, [`worst`] shows where the model errs.
 
 pub mod augment;
 pub mod balance;
@@ -19,6 +19,7 @@ pub mod dataset;
 pub mod groups;
 pub mod inventory;
 pub mod labels;
+pub mod matrix;
 pub mod outcome;
 pub mod problems;
 pub mod random;
@@ -29,3 +30,4 @@ pub mod split_file;
 pub mod stratify;
 pub mod table;
 pub mod training;
+pub mod worst;

@@ -2,20 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use ichd_plugin::label::{Label, N_LABELS};
-use ichd_plugin::spec::Precision;
+use ichd_plugin::spec::{BackboneSpec, Precision};
 use serde_json::{Value, json};
 
 use super::batches::Feed;
 use super::training::{TrainError, Training, score};
+use super::worst;
 use crate::config::WindowSetting;
 use crate::measure::Predictions;
 use crate::measure::calibrate::{self, Fit, Method};
+use crate::measure::epoch::{self, Epoch};
 use crate::measure::metrics::{self, Bootstrap, Interval, Metrics};
 use crate::measure::operating::{self, Rule};
-use crate::measure::plot::{self, Drawing};
-use crate::measure::report::Card;
+use crate::measure::plot;
+use crate::measure::report::{Card, Evaluation, ModelRow};
 use crate::model::{self, Manifest, ModelError};
 use crate::results::by_label;
 use crate::yaml;
@@ -26,6 +29,25 @@ pub struct Outcome {
     pub model: PathBuf,
     /// Metrics on the validation part, calibrated, at the operating points.
     pub metrics: Metrics,
+    /// Names settings, data and start.
+    pub digest: String,
+    /// Names the validation part.
+    pub evaluated_on: String,
+    /// Mean time of an epoch in seconds.
+    pub epoch_seconds: Option<f64>,
+    /// Slices of the validation part scored a second.
+    pub slices_per_second: f64,
+}
+
+impl Outcome {
+    /// Its line of a comparison.
+    pub fn row(&self, spec: &BackboneSpec) -> ModelRow {
+        let mut row = ModelRow::new(spec.name, self.evaluated_on.clone(), &self.metrics);
+        row.parameters = Some(spec.parameters);
+        row.epoch_seconds = self.epoch_seconds;
+        row.slices_per_second = Some(self.slices_per_second);
+        row
+    }
 }
 
 /// How the model is to be called.
@@ -67,7 +89,8 @@ const REPLICATES: usize = 500;
 /// # Errors
 /// The disk, the device, or a model of that version that exists.
 pub fn finish(training: &Training<'_>, naming: &Naming<'_>) -> Result<Outcome, OutcomeError> {
-    let weights = training.best()?;
+    let stored = training.setting.stored;
+    let weights = training.best()?.rounded(stored);
     let validation = &training.parts[1];
     let checked: Vec<AtomicBool> = (0..training.dataset.items.len()).map(|_| AtomicBool::new(true)).collect();
     let plan = training.plan()?;
@@ -75,7 +98,11 @@ pub fn finish(training: &Training<'_>, naming: &Naming<'_>) -> Result<Outcome, O
         Feed { dataset: training.dataset, plan: &plan, device: training.device.device.clone(), checked: &checked };
     let mut backbone = (training.spec.infer)(&training.device.device, training.variant, Precision::F32);
     backbone.load(&weights).map_err(TrainError::from)?;
+    let begun = Instant::now();
     let logits = score(&feed, backbone.as_ref(), validation, training.setting.batch)?;
+    let slices_per_second = validation.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+    let epochs = training.epochs()?;
+    let epoch_seconds = epoch::mean_seconds(&epochs);
     let (targets, groups) = training.dataset.truth(validation);
     let fit = calibrate::fit(METHOD, &logits, &targets).map_err(TrainError::from)?;
     let predictions = Predictions::from_logits(&logits, &targets, &groups, Some(&fit.calibration));
@@ -86,12 +113,20 @@ pub fn finish(training: &Training<'_>, naming: &Naming<'_>) -> Result<Outcome, O
     let metrics = metrics::evaluate(&predictions, &points);
     let intervals =
         metrics::auroc_intervals(&predictions, &Bootstrap { replicates: REPLICATES, ..Bootstrap::default() });
-    let manifest = manifest(training, naming, &metrics, &fit, points)?;
-    let folder = model::write_model(naming.models, naming.name, naming.version, &manifest, &weights)?;
+    let manifest = manifest(training, naming, &metrics, &fit, points, epoch_seconds)?;
+    let folder = model::write_model(naming.models, naming.name, naming.version, &manifest, &weights, stored)?;
+    let (predictions, metrics_of) = (&predictions, &metrics);
     let view =
-        View { training, naming, predictions: &predictions, metrics: &metrics, intervals: &intervals, fit: &fit };
+        View { training, naming, predictions, metrics: metrics_of, intervals: &intervals, fit: &fit, epochs: &epochs };
     view.write(&folder)?;
-    Ok(Outcome { model: folder, metrics })
+    Ok(Outcome {
+        model: folder,
+        metrics,
+        digest: training.digest.clone(),
+        evaluated_on: training.dataset.facts(validation).sha256,
+        epoch_seconds,
+        slices_per_second,
+    })
 }
 
 fn manifest(
@@ -100,6 +135,7 @@ fn manifest(
     metrics: &Metrics,
     fit: &Fit,
     points: [f32; N_LABELS],
+    epoch_seconds: Option<f64>,
 ) -> Result<Manifest, OutcomeError> {
     let preprocessing = training.preprocessing;
     let text = |error: String| OutcomeError::Text(error);
@@ -136,8 +172,9 @@ fn manifest(
         data_sha256: Some(training.dataset.labels_sha256.clone()),
         training: yaml::to_value(&json!({
             "start": naming.start,
-            "settings": training.setting,
+            "settings": settings_json(training),
             "training_slices": training.parts[0].len(),
+            "epoch_seconds": epoch_seconds,
             "run": training.digest,
             "created": naming.created,
         }))
@@ -154,28 +191,35 @@ struct View<'v> {
     metrics: &'v Metrics,
     intervals: &'v [Option<Interval>; N_LABELS],
     fit: &'v Fit,
+    epochs: &'v [Epoch],
 }
 
 impl View<'_> {
     fn write(&self, model: &Path) -> Result<(), OutcomeError> {
         let run = self.training.folder;
         let title = format!("{}/{} on the validation part", self.naming.name, self.naming.version);
-        let epochs = self.training.epochs()?;
-        self.draw(run, "roc", &plot::roc(&title, self.predictions, Some(self.intervals)))?;
-        self.draw(run, "precision-recall", &plot::precision_recall(&title, self.predictions))?;
-        self.draw(run, "reliability", &plot::reliability(&title, self.predictions))?;
-        self.draw(run, "learning", &plot::learning_curves(&title, &epochs))?;
+        let text = |error: std::io::Error| OutcomeError::Text(error.to_string());
+        let evaluation = Evaluation {
+            title: &title,
+            predictions: self.predictions,
+            metrics: self.metrics,
+            intervals: self.intervals,
+        };
+        for (name, bytes) in evaluation.files("validation").map_err(text)? {
+            self.put(&run.join(name), &bytes)?;
+        }
+        let learning = plot::learning_curves(&title, self.epochs);
+        self.put(&run.join("learning.png"), &learning.png().map_err(text)?)?;
+        self.put(&run.join("learning.svg"), learning.svg().as_bytes())?;
+        let misses = worst::misses(&self.training.parts[1], self.predictions);
+        let sheet = worst::sheet(self.training.dataset, &title, &misses)?;
+        self.put(&run.join("worst.png"), &sheet.png().map_err(text)?)?;
+        self.put(&run.join("worst.csv"), worst::table(self.training.dataset, &misses).as_bytes())?;
         let card = self.card()?;
         self.put(&run.join("card.md"), card.as_bytes())?;
         self.put(&model.join("README.md"), card.as_bytes())?;
         let values = json!({ "labels": self.metrics.labels, "pooled": self.metrics.pooled, "points": by_label(&self.metrics.points) });
         self.put(&run.join("validation.json"), format!("{values:#}\n").as_bytes())
-    }
-
-    fn draw(&self, run: &Path, name: &str, drawing: &Drawing) -> Result<(), OutcomeError> {
-        let png = drawing.png().map_err(|error| OutcomeError::Text(format!("{name}.png: {error}")))?;
-        self.put(&run.join(format!("{name}.png")), &png)?;
-        self.put(&run.join(format!("{name}.svg")), drawing.svg().as_bytes())
     }
 
     fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), OutcomeError> {
@@ -217,10 +261,20 @@ impl View<'_> {
     }
 }
 
+/// Settings that say how the model was trained; where the run and the cache lie does not.
+fn settings_json(training: &Training<'_>) -> Value {
+    let mut settings = json!(training.setting);
+    if let Value::Object(settings) = &mut settings {
+        settings.shift_remove("runs_path");
+        settings.shift_remove("cache_path");
+    }
+    settings
+}
+
 /// Settings and preprocessing as names and values.
 fn settings_of(training: &Training<'_>) -> Vec<(String, String)> {
     let mut rows = vec![("preprocessing".to_owned(), training.preprocessing.to_json().to_string())];
-    if let Value::Object(settings) = json!(training.setting) {
+    if let Value::Object(settings) = settings_json(training) {
         rows.extend(settings.into_iter().map(|(name, value)| (name, value.to_string())));
     }
     rows

@@ -30,6 +30,8 @@ pub struct TrainSetting {
     pub keep: Keep,
     pub patience: u32,
     pub precision: Precision,
+    pub stored: Precision,
+    pub devices: usize,
     pub seed: u64,
     pub checkpoint_secs: u64,
     pub data: DataSetting,
@@ -91,6 +93,8 @@ impl Default for TrainSetting {
             keep: Keep::LogLoss,
             patience: 4,
             precision: Precision::F32,
+            stored: Precision::F32,
+            devices: 1,
             seed: 1,
             checkpoint_secs: 120,
             data: DataSetting::default(),
@@ -162,6 +166,7 @@ impl TrainSetting {
         range("warmup_epochs", self.warmup_epochs, 0.0, f64::from(self.epochs));
         range("weight_decay", self.weight_decay, 0.0, 10.0);
         range("average_decay", self.average_decay, 0.0, 0.999_999);
+        range("devices", self.devices as f64, 1.0, 64.0);
         range("patience", self.patience.into(), 0.0, 10_000.0);
         range("checkpoint_secs", self.checkpoint_secs as f64, 1.0, 86_400.0);
         for (at, weight) in self.label_weights.iter().enumerate() {

@@ -11,6 +11,7 @@ use super::settings::{FOLDS_MAX, SplitMode};
 use super::split::{Assigned, Member, Part, Plan, Split};
 use super::table::{Table, TableError, TableReason, shown};
 use crate::disk::Disk;
+use crate::names::{csv_cell, of_csv_cell};
 
 /// First line of the comment.
 const MAGIC: &str = "# ichd.split.v1";
@@ -28,13 +29,7 @@ impl Split {
         );
         for slice in &self.slices {
             let part = parts.get(usize::from(slice.part)).map_or("", |part| part.name.as_str());
-            // Quoted only where a comma, a quote or a comment sign asks for it.
-            let plain = !slice.instance.contains(['"', ',', '#', '\n', '\r', ' ']);
-            let _ = if plain {
-                writeln!(text, "{},{},{part}", slice.instance, slice.group)
-            } else {
-                writeln!(text, "\"{}\",{},{part}", slice.instance.replace('"', "\"\""), slice.group)
-            };
+            let _ = writeln!(text, "{},{},{part}", csv_cell(&slice.instance), slice.group);
         }
         text
     }
@@ -156,7 +151,7 @@ fn read_slices<R: Read>(mut table: Table<R>, plan: &Plan) -> Result<Vec<Assigned
     let mut slices: Vec<Assigned> = Vec::new();
     while table.advance()? {
         let other = |sentence: String| table.error_here(TableReason::Other(sentence));
-        let instance: Box<str> = table.id(0)?.into();
+        let instance: Box<str> = of_csv_cell(table.id(0)?).into();
         let group = std::str::from_utf8(table.field(1)).ok().and_then(GroupKey::from_hex);
         let group = group.ok_or_else(|| other(format!("`{}` is no key of a group", shown(table.field(1)))))?;
         let part = plan.parts.iter().position(|part| part.name.as_bytes() == table.field(2));

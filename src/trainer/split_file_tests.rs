@@ -68,3 +68,18 @@ fn missing_new_and_regrouped_slices_and_other_labels_are_told() {
     assert!(text.contains(&format!("1 slices of the split are not there any more ({gone})")), "{text}");
     assert!(text.contains("1 slices are in no part of the split (zzz)"), "{text}");
 }
+
+#[test]
+fn identifiers_of_files_are_no_formulas_in_a_spreadsheet() {
+    let mut split = split(&World::new(20, 5), SplitMode::Patient);
+    split.slices[0].instance = "'quoted".into();
+    split.slices[1].instance = "+1".into();
+    split.slices[2].instance = "=HYPERLINK(\"http://x\",\"y\")".into();
+    split.slices.sort_by(|one, other| one.instance.cmp(&other.instance));
+    let text = split.to_csv();
+    for line in text.lines().filter(|line| !line.starts_with('#')).skip(1) {
+        let cell = line.trim_start_matches('"');
+        assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{line}");
+    }
+    assert_eq!(read(&text), Ok(split));
+}

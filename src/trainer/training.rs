@@ -11,6 +11,7 @@ use burn::tensor::{Tensor, TensorData};
 use ichd_kernels::{KernelError, WindowPlan};
 use ichd_plugin::backbone::{Backbone, Trainee};
 use ichd_plugin::label::N_LABELS;
+use ichd_plugin::parallel;
 use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
 use ichd_plugin::weights::{Weights, WeightsError};
 
@@ -146,10 +147,14 @@ pub fn score(
     Ok(logits)
 }
 
-fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
+pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
     let device = |error: String| TrainError::Device(error);
     let data = tensor.try_into_data().map_err(|error| device(format!("{error:?}")))?;
-    data.try_to_vec_as::<f32>().map_err(|error| device(format!("{error:?}")))
+    // Bytes are borrowed: the library cannot copy those that are aligned for vectors.
+    match data.as_slice::<f32>() {
+        Ok(values) => Ok(values.to_vec()),
+        Err(_) => data.try_to_vec_as::<f32>().map_err(|error| device(format!("{error:?}"))),
+    }
 }
 
 impl Training<'_> {
@@ -161,7 +166,8 @@ impl Training<'_> {
         let checked: Vec<AtomicBool> = (0..self.dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
         let plan = self.plan()?;
         let feed = Feed { dataset: self.dataset, plan: &plan, device: self.device.device.clone(), checked: &checked };
-        let mut trainee = (self.spec.train)(&self.device.device, self.variant);
+        let devices = self.device.and_next(self.setting.devices).map_err(TrainError::Device)?;
+        let mut trainee = parallel::trainee(self.spec, &devices, self.variant);
         let mut progress = self.begin(trainee.as_mut(), resume, onlooker)?;
         trainee.mix(self.setting.precision);
         let labels: Vec<_> = self.parts[0].iter().map(|at| self.dataset.labels[*at]).collect();

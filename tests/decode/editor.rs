@@ -12,7 +12,7 @@ struct Element {
 }
 
 /// A file under change.
-pub(super) struct Editor {
+pub struct Editor {
     /// Preamble, mark and file meta information.
     head: Vec<u8>,
     elements: Vec<Element>,

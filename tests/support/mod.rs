@@ -1,5 +1,7 @@
 //! A site in a temporary folder, the real program on it, and phantoms to feed it.
 
+pub mod heap;
+pub mod model;
 pub mod pth;
 
 use std::fs;

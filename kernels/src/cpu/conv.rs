@@ -1,13 +1,17 @@
-//! Dense convolution and its gradients on channels-last slices as matrix products over tiles of output pixels.
+//! Dense convolution and its gradients on channels-last slices.
 //!
-//! A tile's input patches are gathered into a small matrix (a 1 x 1 convolution reads the input itself), multiplied while
-//! they are in the cache, and bias, addend and activation are applied before the tile leaves it.
+//! The forward pass, and with stride 1 the gradient of the input, are computed over packed weights ([`super::direct`], or
+//! [`super::winograd`] where weights are packed once for many images). The other gradients are matrix products over tiles of
+//! output pixels: a tile's patches are gathered into a small matrix (a 1 x 1 convolution reads the input itself) and
+//! multiplied while they are in the cache.
 
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::direct::{self, Before, Extras, Product, Source};
+use super::panels::Cut;
 use super::pool::Buffer;
-use super::{Curve, Real, curved, wide};
+use super::{Real, winograd};
 use crate::geometry::{Act, Plane, Span};
 
 /// A matrix in memory: element (row, column) at `row * rows + column * columns`.
@@ -32,14 +36,7 @@ impl<'a, T> Matrix<'a, T> {
 }
 
 /// `out (+)= left * right` for `[m, k]` and `[k, n]`; `out` is row-major.
-fn multiply<T: Real>(
-    [m, n, k]: [usize; 3],
-    out: &mut [T],
-    add: bool,
-    left: Matrix<'_, T>,
-    right: Matrix<'_, T>,
-    parallelism: Parallelism,
-) {
+fn multiply<T: Real>([m, n, k]: [usize; 3], out: &mut [T], add: bool, left: Matrix<'_, T>, right: Matrix<'_, T>) {
     let last = |matrix: &Matrix<'_, T>, rows: usize, columns: usize| {
         (rows - 1) * matrix.rows + (columns - 1) * matrix.columns < matrix.values.len()
     };
@@ -68,7 +65,7 @@ fn multiply<T: Real>(
             false,
             false,
             false,
-            parallelism,
+            Parallelism::None,
         );
     }
 }
@@ -83,19 +80,30 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    fn size_out(&self) -> [usize; 2] {
+    pub fn size_out(&self) -> [usize; 2] {
         self.plane.must_output([self.input[1], self.input[2]])
     }
 
     /// Output pixels of all images.
-    fn pixels(&self) -> usize {
+    pub fn pixels(&self) -> usize {
         let [down, across] = self.size_out();
         self.input[0] * down * across
     }
 
     /// Values of a patch: kernel height * kernel width * channels.
-    fn patch(&self) -> usize {
+    pub fn patch(&self) -> usize {
         self.plane.kernel[0] * self.plane.kernel[1] * self.input[3]
+    }
+
+    /// With stride 1 the gradient of the input is itself a convolution, of the gradient with the kernel turned by half.
+    fn backwards(&self) -> Option<Shape> {
+        let Plane { kernel: [down, across], stride, padding: [top, left, bottom, right] } = self.plane;
+        let [n, _, _, inputs] = self.input;
+        let [height, width] = self.size_out();
+        let rest = |reach: usize, zeros: usize| (reach - 1).checked_sub(zeros);
+        let padding = [rest(down, top)?, rest(across, left)?, rest(down, bottom)?, rest(across, right)?];
+        let plane = Plane { padding, ..self.plane };
+        (stride == [1, 1]).then_some(Shape { plane, input: [n, height, width, self.outputs], outputs: inputs })
     }
 
     /// Pixels whose patches and results stay in the second-level cache.
@@ -150,109 +158,64 @@ impl Patches {
     }
 }
 
-/// Bias, addend and activation of a tile, while it is in the cache.
-struct Finish<'a, T, C> {
-    out: &'a mut [T],
-    outputs: usize,
-    bias: Option<&'a [T]>,
-    addend: Option<&'a [T]>,
-    curve: Option<C>,
-}
-
-impl<T: Real, C: Curve<T>> pulp::WithSimd for Finish<'_, T, C> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        if let Some(bias) = self.bias {
-            for pixel in self.out.chunks_exact_mut(self.outputs) {
-                for (value, bias) in pixel.iter_mut().zip(bias) {
-                    *value += *bias;
-                }
-            }
-        }
-        if let Some(addend) = self.addend {
-            for (value, addend) in self.out.iter_mut().zip(addend) {
-                *value += *addend;
-            }
-        }
-        if let Some(curve) = self.curve {
-            for value in self.out.iter_mut() {
-                *value = curve.value(*value);
-            }
-        }
-    }
-}
-
-/// What is added to the sums before the activation.
-#[derive(Clone, Copy)]
-pub(crate) struct Extras<'a, T> {
-    /// One value for each output channel.
-    pub bias: Option<&'a [T]>,
-    /// As large as the output.
-    pub addend: Option<&'a [T]>,
-    /// Activation.
-    pub act: Act,
-}
-
 /// A kernel `[outputs, kernel height, kernel width, inputs]` as a matrix `[patch, outputs]`.
 fn kernel_matrix<'a, T>(shape: &Shape, weight: &'a [T]) -> Matrix<'a, T> {
     Matrix::rows(weight, shape.patch()).transposed()
 }
 
-/// `[n, ho, wo, outputs]`.
+/// `[n, ho, wo, outputs]`, for weights `[outputs, patch]` that are used this once.
 pub(crate) fn forward<T: Real>(shape: &Shape, input: &[T], weight: &[T], extras: Extras<'_, T>) -> Buffer<T> {
-    let (pixels, patch, outputs) = (shape.pixels(), shape.patch(), shape.outputs);
-    let mut out = Buffer::new(pixels * outputs);
-    let kernel = kernel_matrix(shape, weight);
-    let pointwise = shape.plane.is_pointwise();
-    let tile = shape.tile();
-    let finish = |first: usize, out: &mut [T]| {
-        let addend = extras.addend.map(|addend| &addend[first * outputs..][..out.len()]);
-        curved!(extras.act, T, curve => {
-            let curve = (extras.act != Act::Linear).then_some(curve);
-            wide(Finish { out, outputs, bias: extras.bias, addend, curve });
-        });
-    };
-    if pointwise && pixels < tile * rayon::current_num_threads() {
-        // Too few pixels for a tile on each thread: all threads share one product.
-        let size = [pixels, outputs, patch];
-        multiply(size, &mut out, false, Matrix::rows(input, patch), kernel, Parallelism::Rayon(0));
-        finish(0, &mut out);
-        return out;
-    }
-    let patches = Patches::new(*shape);
-    let tile = tile.min(pixels.div_ceil(rayon::current_num_threads()).next_multiple_of(8));
-    out.par_chunks_mut(tile * outputs).enumerate().for_each_init(Vec::new, |buffer, (at, out)| {
-        let (first, count) = (at * tile, out.len() / outputs);
-        let size = [count, outputs, patch];
-        if pointwise {
-            let input = &input[first * patch..][..count * patch];
-            multiply(size, out, false, Matrix::rows(input, patch), kernel, Parallelism::None);
-        } else {
-            patches.gather(first, count, input, buffer);
-            multiply(size, out, false, Matrix::rows(buffer, patch), kernel, Parallelism::None);
-        }
-        finish(first, out);
-    });
+    let cut = Cut::new::<T>(shape.outputs, shape.patch());
+    let panels = cut.pack(weight);
+    let input = Source { values: input, pitch: shape.input[3] };
+    let product = Product { shape: *shape, input, before: Before::Nothing, cut, panels: &panels, extras };
+    let mut out = Buffer::new(shape.pixels() * shape.outputs);
+    direct::run(&product, &mut out, shape.outputs);
     out
+}
+
+/// Weights `[outputs, kernel height, kernel width, inputs]` as [`packed`] reads them.
+pub(crate) fn pack<T: Real>(cut: &Cut, weight: &[T], kernel: [usize; 2], stride: [usize; 2]) -> Vec<T> {
+    if winograd::suits(cut, kernel, stride) { winograd::pack(cut, weight) } else { cut.pack(weight) }
+}
+
+/// `[n, ho, wo, outputs]`, for weights that [`pack`] arranged.
+pub(crate) fn packed<T: Real>(product: &Product<'_, T>) -> Buffer<T> {
+    let Shape { plane, outputs, .. } = product.shape;
+    let mut out = Buffer::new(product.shape.pixels() * outputs);
+    if winograd::suits(&product.cut, plane.kernel, plane.stride) {
+        winograd::run(product, &mut out, outputs);
+    } else {
+        direct::run(product, &mut out, outputs);
+    }
+    out
+}
+
+/// Weights `[outputs, taps, inputs]` as `[inputs, taps, outputs]` with the last tap first.
+fn turned<T: Real>(shape: &Shape, weight: &[T]) -> Vec<T> {
+    let (inputs, outputs) = (shape.input[3], shape.outputs);
+    let taps = shape.patch() / inputs;
+    let mut turned = vec![T::ZERO; weight.len()];
+    turned.par_chunks_exact_mut(taps * outputs).enumerate().for_each(|(input, turned)| {
+        for (tap, turned) in turned.chunks_exact_mut(outputs).enumerate() {
+            for (output, value) in turned.iter_mut().enumerate() {
+                *value = weight[(output * taps + taps - 1 - tap) * inputs + input];
+            }
+        }
+    });
+    turned
 }
 
 /// Gradient of the input, `[n, h, w, inputs]`.
 pub(crate) fn input_gradient<T: Real>(shape: &Shape, grad: &[T], weight: &[T]) -> Buffer<T> {
+    if let Some(back) = shape.backwards() {
+        let extras = Extras { bias: None, addend: None, act: Act::Linear };
+        return forward(&back, grad, &turned(shape, weight), extras);
+    }
     let (patch, outputs) = (shape.patch(), shape.outputs);
     let back = kernel_matrix(shape, weight).transposed();
     let len = shape.input.iter().product();
     let tile = shape.tile();
-    if shape.plane.is_pointwise() {
-        let mut out = Buffer::new(len);
-        out.par_chunks_mut(tile * patch).enumerate().for_each(|(at, out)| {
-            let count = out.len() / patch;
-            let grad = &grad[at * tile * outputs..][..count * outputs];
-            multiply([count, patch, outputs], out, false, Matrix::rows(grad, outputs), back, Parallelism::None);
-        });
-        return out;
-    }
     let patches = Patches::new(*shape);
     let [_, height, width, channels] = shape.input;
     let per_image = shape.size_out().iter().product::<usize>();
@@ -263,7 +226,7 @@ pub(crate) fn input_gradient<T: Real>(shape: &Shape, grad: &[T], weight: &[T]) -
             let (first, count) = (image * per_image + from, tile.min(per_image - from));
             buffer.resize(count * patch, T::ZERO);
             let grad = &grad[first * outputs..][..count * outputs];
-            multiply([count, patch, outputs], buffer, false, Matrix::rows(grad, outputs), back, Parallelism::None);
+            multiply([count, patch, outputs], buffer, false, Matrix::rows(grad, outputs), back);
             let base = image * height * width * channels;
             patches.runs(first, count, |at, to, len| {
                 for (sum, value) in out[to - base..to - base + len].iter_mut().zip(&buffer[at..at + len]) {
@@ -296,11 +259,11 @@ pub(crate) fn weight_gradient<T: Real>(shape: &Shape, input: &[T], grad: &[T]) -
                 let size = [patch, outputs, count];
                 if shape.plane.is_pointwise() {
                     let input = Matrix::rows(&input[first * patch..][..count * patch], patch);
-                    multiply(size, &mut sum, true, input.transposed(), grad, Parallelism::None);
+                    multiply(size, &mut sum, true, input.transposed(), grad);
                 } else {
                     patches.gather(first, count, input, &mut buffer);
                     let patches = Matrix::rows(&buffer, patch);
-                    multiply(size, &mut sum, true, patches.transposed(), grad, Parallelism::None);
+                    multiply(size, &mut sum, true, patches.transposed(), grad);
                 }
             }
             sum

@@ -5,10 +5,16 @@
 pub mod adam;
 pub mod conv;
 pub mod depthwise;
+pub mod direct;
 pub mod norm;
+pub mod panels;
+pub mod passes;
 pub mod pool;
+pub mod pools;
 pub mod tensors;
+pub mod tile;
 pub mod window;
+pub mod winograd;
 
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
@@ -27,6 +33,7 @@ pub trait Real:
     + Div<Output = Self>
     + Send
     + Sync
+    + tile::Lanes
     + 'static
 {
     /// 0.

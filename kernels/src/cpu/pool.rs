@@ -21,7 +21,7 @@ use super::Real;
 struct Line([u8; 64]);
 
 /// Smaller results are left to the allocator.
-const LEAST: usize = 256 * 1024 / size_of::<Line>();
+const LEAST: usize = 32 * 1024 / size_of::<Line>();
 
 /// Memory that nobody uses now, and how much is used.
 struct Pool {
@@ -77,6 +77,24 @@ pub fn release_memory() {
     pool.peak_lines = pool.used_lines;
     drop(pool);
     drop(kept);
+}
+
+thread_local! {
+    /// A thread's own memory for what it needs inside one piece of work.
+    static SCRATCH: std::cell::Cell<Vec<Line>> = const { std::cell::Cell::new(Vec::new()) };
+}
+
+/// Runs `work` with `len` values of any content that stay with this thread. It keeps as much as it ever needed.
+pub(crate) fn with_scratch<T: Real, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
+    // Taken out meanwhile, so that work inside work gets memory of its own.
+    let mut memory = SCRATCH.take();
+    let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+    if memory.len() < lines {
+        memory = bytemuck::allocation::zeroed_vec(lines);
+    }
+    let result = work(&mut bytemuck::cast_slice_mut(&mut memory)[..len]);
+    SCRATCH.set(memory);
+    result
 }
 
 /// A result in the making. New ones hold whatever was there before: all of it must be written.

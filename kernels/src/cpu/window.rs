@@ -1,278 +1,169 @@
-//! Windowing on the CPU, sixteen output rows at a time. The source rows that they need are windowed in blocks of columns that
-//! stay in the first-level cache and blended down to the sixteen rows. These are turned, so that a vector holds one column
-//! of all rows, resized across, and turned back into the output's order.
+//! Windowing on the CPU: which way a slice takes, and how threads share the work.
+//!
+//! Where windows begin and end at whole stored values, as those of nearly all CTs do, and the processor has AVX-512, everything
+//! up to the sum across is done in whole numbers, exactly (`avx512`). All else goes through f32 (`turned`).
 
-use std::cell::RefCell;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod gather;
+mod turned;
+mod whole;
 
-use pulp::Simd;
 use rayon::prelude::*;
 
-use super::wide;
+pub(crate) use gather::Gather;
+
 use crate::resize::Taps;
-use crate::window::{Line, Padding, Rect, SliceView, StoredPixels, WindowPlan, whole_or};
+use crate::window::{Line, Padding, Rect, SliceView, WindowPlan, whole_or};
 
-/// Output rows of a group.
-const ROWS: usize = 16;
-/// Columns of a block.
-const COLUMNS: usize = 32;
-/// Side of the squares that are turned.
-const SQUARE: usize = 8;
-
-/// One value of every row of a group.
-type Column = [f32; ROWS];
-
-/// Buffers of one thread, reused from slice to slice.
-#[derive(Default)]
-struct Scratch {
-    /// Windowed source rows of a block of columns: `[row, window, column]`.
-    block: Vec<[f32; COLUMNS]>,
-    /// Blended rows of a block: `[window, row, column]`.
-    blended: Vec<[[f32; COLUMNS]; ROWS]>,
-    /// Blended rows, turned: `[window, column]`.
-    band: Vec<Column>,
-    /// Output rows, turned: `[column, window]`.
-    done: Vec<Column>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
+/// Least output rows of a band: each band sums some source rows across that its neighbor sums too.
+const BAND_ROWS: usize = 16;
 
 /// Windows checked slices into `out`, `[n, side, side, channels]`.
 pub(crate) fn run(plan: &WindowPlan, slices: &[SliceView<'_>], out: &mut [f32]) {
-    let many = slices.len() >= rayon::current_num_threads();
-    let group_len = ROWS * plan.side() * plan.channels();
+    let threads = rayon::current_num_threads();
+    // Of many slices each thread takes whole ones; few are cut into bands, so that all threads have work.
+    let bands = if slices.len() >= 2 * threads { 1 } else { (2 * threads).div_ceil(slices.len().max(1)) };
+    let band_rows = plan.side().div_ceil(bands).max(BAND_ROWS);
+    let band_len = band_rows * plan.side() * plan.channels();
     slices.par_iter().zip(out.par_chunks_exact_mut(plan.values_per_slice())).for_each(|(view, out)| {
         let lines = Line::all(plan, view);
-        let rect = whole_or(view);
-        let (across, down) = (plan.taps(rect.columns), plan.taps(rect.rows));
         let padding = Padding::of(view, &lines);
-        let slice = Prepared { view, rect, padding, lines: &lines, across: &across, down: &down };
-        let group = |(at, out): (usize, &mut [f32])| {
-            SCRATCH.with_borrow_mut(|scratch| wide(Group { slice: &slice, first_row: at * ROWS, scratch, out }));
+        let rect = whole_or(view);
+        let down = plan.taps(rect.rows);
+        let slice = Prepared { view, rect, padding, lines: &lines, down: &down };
+        let mut all_bands = |way: &(dyn Fn(Band<'_>) + Sync)| {
+            let band = |(at, out)| way(Band { first_row: at * band_rows, out });
+            if band_len >= out.len() {
+                band((0, out));
+            } else {
+                out.par_chunks_mut(band_len).enumerate().for_each(band);
+            }
         };
-        // A slice alone is shared by all threads; of many, each thread takes whole ones.
-        if many {
-            out.chunks_mut(group_len).enumerate().for_each(group);
-        } else {
-            out.par_chunks_mut(group_len).enumerate().for_each(group);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(exact) = avx512::Exact::of(plan, &slice) {
+            return all_bands(&|band| exact.run(band));
         }
+        let across = plan.taps(rect.columns);
+        all_bands(&|band| turned::run(&slice, &across, band));
     });
 }
 
-/// What the groups of a slice share.
+/// What the bands of a slice share.
 struct Prepared<'a> {
     view: &'a SliceView<'a>,
     rect: Rect,
     padding: Option<Padding>,
     lines: &'a [Line],
-    across: &'a Taps,
     down: &'a Taps,
 }
 
 impl Prepared<'_> {
-    /// Windows `count` neighboring columns of a row of the rectangle, mirrored as asked, into one plane a window.
+    /// Where a row of the rectangle begins in the stored values, turned upside down if asked.
     #[inline(always)]
-    fn window(&self, row: usize, first: usize, count: usize, planes: &mut [[f32; COLUMNS]]) {
-        let Rect { top, left, rows, columns } = self.rect;
-        let flip = self.view.flip;
-        let row = top + if flip.vertical { rows - 1 - row } else { row };
-        let first = if flip.horizontal { columns - first - count } else { first };
-        let from = row * self.view.columns + left + first;
-        let mut values = match self.view.pixels {
-            StoredPixels::I16(stored) => convert(&stored[from..from + count]),
-            StoredPixels::U16(stored) => convert(&stored[from..from + count]),
-        };
-        if let Some(Padding { bounds, instead }) = self.padding {
-            let [first, last] = bounds.map(|bound| bound as f32);
-            for value in &mut values {
-                *value = if *value >= first && *value <= last { instead } else { *value };
-            }
-        }
-        if flip.horizontal {
-            values[..count].reverse();
-        }
-        for (line, plane) in self.lines.iter().zip(planes) {
-            for (slot, value) in plane.iter_mut().zip(&values) {
-                let distance = *value - line.pivot;
-                let raised = if distance > line.low { distance } else { line.low };
-                *slot = if raised < line.high { raised } else { line.high };
-            }
-        }
+    fn begin(&self, row: usize) -> usize {
+        let row = if self.view.flip.vertical { self.rect.rows - 1 - row } else { row };
+        (self.rect.top + row) * self.view.columns + self.rect.left
     }
 }
 
-#[inline(always)]
-fn convert<T: Copy + Default + Into<f32>>(stored: &[T]) -> [f32; COLUMNS] {
-    // All blocks but the last are whole; a known length needs no scalar rest.
-    let mut rest = [T::default(); COLUMNS];
-    let stored: &[T; COLUMNS] = match stored.first_chunk() {
-        Some(whole) => whole,
-        None => {
-            rest[..stored.len()].copy_from_slice(stored);
-            &rest
-        }
-    };
-    let mut values = [0.0; COLUMNS];
-    for (value, stored) in values.iter_mut().zip(stored) {
-        *value = (*stored).into();
-    }
-    values
-}
-
-/// Up to [`ROWS`] output rows.
-struct Group<'a> {
-    slice: &'a Prepared<'a>,
+/// Neighboring output rows.
+struct Band<'a> {
     first_row: usize,
-    scratch: &'a mut Scratch,
+    /// `[rows, side, channels]`.
     out: &'a mut [f32],
 }
 
-impl pulp::WithSimd for Group<'_> {
-    type Output = ();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::{Flip, Ramp, StoredPixels, Window};
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Group { slice, first_row, scratch, out } = self;
-        let channels = slice.lines.len();
-        let row_len = slice.across.len() * channels;
-        let n_rows = out.len() / row_len;
-        let width = slice.rect.columns.next_multiple_of(COLUMNS);
-        let Scratch { block, blended, band, done } = scratch;
-        blended.resize(channels, [[0.0; COLUMNS]; ROWS]);
-        band.resize(channels * width, [0.0; ROWS]);
-        done.resize(row_len.next_multiple_of(SQUARE), [0.0; ROWS]);
+    /// Values around the windows, the same in every run.
+    fn noise(count: usize) -> Vec<i16> {
+        (0..count as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 21) as i16 - 100).collect()
+    }
 
-        let (first, last) = (slice.down.of(first_row), slice.down.of(first_row + n_rows - 1));
-        let sources = first.0..last.0 + last.1.len();
-        block.resize(sources.len() * channels, [0.0; COLUMNS]);
-        for at in (0..width).step_by(COLUMNS) {
-            let count = COLUMNS.min(slice.rect.columns - at);
-            for (row, planes) in sources.clone().zip(block.chunks_exact_mut(channels)) {
-                slice.window(row, at, count, planes);
-            }
-            for row in 0..n_rows {
-                let (start, weights) = slice.down.of(first_row + row);
-                blend(&block[(start - sources.start) * channels..], weights, row, blended);
-            }
-            for (rows, band) in blended.iter().zip(band.chunks_exact_mut(width)) {
-                for from in (0..COLUMNS).step_by(SQUARE) {
-                    for row in (0..ROWS).step_by(SQUARE) {
-                        let square = std::array::from_fn(|k| *part(&rows[row + k], from));
-                        for (column, turned) in band[at + from..].iter_mut().zip(turn::<S>(square)) {
-                            column[row..row + SQUARE].copy_from_slice(&turned);
-                        }
+    fn plan(side: usize, n_windows: usize) -> WindowPlan {
+        let all = [(40.0, 80.0), (80.0, 200.0), (40.0, 375.0), (600.0, 2800.0), (35.0, 71.0)];
+        let windows: Vec<Window> =
+            all[..n_windows].iter().map(|(level, width)| Window { level: *level, width: *width }).collect();
+        WindowPlan::new(&windows, Ramp::LinearExact, side, &vec![0.4; n_windows], &vec![0.25; n_windows]).unwrap()
+    }
+
+    fn windowed(plan: &WindowPlan, views: &[SliceView<'_>]) -> Vec<f32> {
+        let mut out = vec![f32::NAN; views.len() * plan.values_per_slice()];
+        run(plan, views, &mut out);
+        out
+    }
+
+    /// Slices that differ in what their values mean.
+    fn kinds<'a>(signed: &'a [i16], unsigned: &'a [u16], rows: usize, columns: usize) -> Vec<SliceView<'a>> {
+        let plain =
+            SliceView { pixels: StoredPixels::I16(signed), rows, columns, intercept: -1024.0, ..SliceView::default() };
+        let flip = Flip { horizontal: true, vertical: true };
+        let inside = Rect { top: rows / 5, left: columns / 3, rows: rows - rows / 4, columns: columns - columns / 3 };
+        let unsigned = SliceView { pixels: StoredPixels::U16(unsigned), ..plain.clone() };
+        vec![
+            plain.clone(),
+            SliceView { flip, rect: Some(inside), ..plain.clone() },
+            SliceView { padding: Some(1070..=1100), flip, ..plain.clone() },
+            SliceView { slope: 0.5, intercept: -500.5, ..plain },
+            unsigned.clone(),
+            SliceView { inverted: true, bits_stored: 11, padding: Some(0..=1000), ..unsigned },
+        ]
+    }
+
+    #[test]
+    fn both_ways_agree() {
+        for (rows, columns, side) in
+            [(512, 512, 224), (90, 512, 299), (64, 63, 65), (31, 700, 100), (40, 5, 33), (600, 560, 40)]
+        {
+            let signed = noise(rows * columns);
+            let unsigned: Vec<u16> = signed.iter().map(|value| value.unsigned_abs()).collect();
+            for n_windows in 1..=5 {
+                let plan = plan(side, n_windows);
+                for (kind, view) in kinds(&signed, &unsigned, rows, columns).iter().enumerate() {
+                    let lines = Line::all(&plan, view);
+                    let (rect, padding) = (whole_or(view), Padding::of(view, &lines));
+                    let (across, down) = (plan.taps(rect.columns), plan.taps(rect.rows));
+                    let slice = Prepared { view, rect, padding, lines: &lines, down: &down };
+                    #[cfg(target_arch = "x86_64")]
+                    if n_windows <= 4 && std::arch::is_x86_feature_detected!("avx512bw") {
+                        assert!(avx512::Exact::of(&plan, &slice).is_some(), "kind {kind} in whole numbers");
+                    }
+                    let mut expected = vec![f32::NAN; plan.values_per_slice()];
+                    turned::run(&slice, &across, Band { first_row: 0, out: &mut expected });
+                    for (at, (found, expected)) in
+                        windowed(&plan, std::slice::from_ref(view)).iter().zip(expected).enumerate()
+                    {
+                        // The windowed value is off by at most a tenth of what the oracle allows.
+                        assert!(
+                            (found - expected).abs() < 4e-6,
+                            "{rows} x {columns} to {side}, {kind}, {at}: {found}, {expected}"
+                        );
                     }
                 }
             }
         }
-        for (window, line) in slice.lines.iter().enumerate() {
-            resize_across(&band[window * width..][..width], slice.across, line, &mut done[window..], channels);
-        }
-        for (from, columns) in done.chunks_exact(SQUARE).enumerate() {
-            let from = from * SQUARE;
-            for first in (0..n_rows).step_by(SQUARE) {
-                let turned = turn::<S>(std::array::from_fn(|k| *part(&columns[k], first)));
-                for (row, values) in (first..n_rows).zip(turned) {
-                    let line = &mut out[row * row_len + from..(row + 1) * row_len];
-                    match line.first_chunk_mut::<SQUARE>() {
-                        Some(room) => *room = values,
-                        None => line.copy_from_slice(&values[..line.len()]),
-                    }
-                }
+    }
+
+    #[test]
+    fn threads_do_not_change_results() {
+        let signed = noise(300 * 333);
+        let unsigned: Vec<u16> = signed.iter().map(|value| value.unsigned_abs()).collect();
+        for n_windows in [3, 5] {
+            let plan = plan(121, n_windows);
+            let views = kinds(&signed, &unsigned, 300, 333);
+            let with = |threads: usize, views: &[SliceView<'_>]| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| windowed(&plan, views)).into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let alone = with(1, &views);
+            for threads in [2, 3, 8] {
+                assert_eq!(with(threads, &views), alone);
+                assert_eq!(with(threads, &views[..1]), alone[..plan.values_per_slice()]);
             }
         }
     }
-}
-
-/// [`SQUARE`] neighboring values.
-#[inline(always)]
-fn part(values: &[f32], from: usize) -> &[f32; SQUARE] {
-    values[from..].first_chunk().expect("squares divide rows and blocks")
-}
-
-/// One output row of a block: weighted sums of its source rows.
-#[inline(always)]
-fn blend(block: &[[f32; COLUMNS]], weights: &[f32], row: usize, blended: &mut [[[f32; COLUMNS]; ROWS]]) {
-    let channels = blended.len();
-    for (window, rows) in blended.iter_mut().enumerate() {
-        let mut sums = [0.0f32; COLUMNS];
-        for (planes, weight) in block.chunks_exact(channels).zip(weights) {
-            for (sum, value) in sums.iter_mut().zip(&planes[window]) {
-                *sum = weight.mul_add(*value, *sum);
-            }
-        }
-        rows[row] = sums;
-    }
-}
-
-/// Resizes one window's band across and finishes it into every `step`-th column.
-#[inline(always)]
-fn resize_across(band: &[Column], taps: &Taps, line: &Line, done: &mut [Column], step: usize) {
-    for (x, finished) in done.iter_mut().step_by(step).take(taps.len()).enumerate() {
-        let (start, weights) = taps.of(x);
-        let mut sums = [0.0f32; ROWS];
-        for (column, weight) in band[start..].iter().zip(weights) {
-            for (sum, value) in sums.iter_mut().zip(column) {
-                *sum = weight.mul_add(*value, *sum);
-            }
-        }
-        for (finished, sum) in finished.iter_mut().zip(sums) {
-            *finished = sum.mul_add(line.scale, line.offset);
-        }
-    }
-}
-
-/// Rows become columns.
-#[inline(always)]
-fn turn<S: Simd>(rows: [[f32; SQUARE]; SQUARE]) -> [[f32; SQUARE]; SQUARE] {
-    #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES >= SQUARE {
-        // SAFETY: on x86_64, pulp offers eight lanes only where the processor has AVX2, which includes AVX.
-        return unsafe { turn_avx(rows) };
-    }
-    std::array::from_fn(|column| rows.map(|row| row[column]))
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx")]
-fn turn_avx(rows: [[f32; SQUARE]; SQUARE]) -> [[f32; SQUARE]; SQUARE] {
-    use std::arch::x86_64::{
-        __m256, _mm256_permute2f128_ps as halves, _mm256_shuffle_ps as shuffle, _mm256_unpackhi_ps as high,
-        _mm256_unpacklo_ps as low,
-    };
-    let r: [__m256; SQUARE] = rows.map(bytemuck::cast);
-    // Pairs, then fours within each half, then the halves.
-    let p = [
-        low(r[0], r[1]),
-        high(r[0], r[1]),
-        low(r[2], r[3]),
-        high(r[2], r[3]),
-        low(r[4], r[5]),
-        high(r[4], r[5]),
-        low(r[6], r[7]),
-        high(r[6], r[7]),
-    ];
-    let f = [
-        shuffle::<0x44>(p[0], p[2]),
-        shuffle::<0xee>(p[0], p[2]),
-        shuffle::<0x44>(p[1], p[3]),
-        shuffle::<0xee>(p[1], p[3]),
-        shuffle::<0x44>(p[4], p[6]),
-        shuffle::<0xee>(p[4], p[6]),
-        shuffle::<0x44>(p[5], p[7]),
-        shuffle::<0xee>(p[5], p[7]),
-    ];
-    [
-        halves::<0x20>(f[0], f[4]),
-        halves::<0x20>(f[1], f[5]),
-        halves::<0x20>(f[2], f[6]),
-        halves::<0x20>(f[3], f[7]),
-        halves::<0x31>(f[0], f[4]),
-        halves::<0x31>(f[1], f[5]),
-        halves::<0x31>(f[2], f[6]),
-        halves::<0x31>(f[3], f[7]),
-    ]
-    .map(bytemuck::cast)
 }

@@ -91,6 +91,12 @@ pub trait Trainee: Send {
     /// Moves the weights by the gradients that were added since the last time.
     fn apply(&mut self, rule: &Rule);
 
+    /// Takes out the gradients that were added since the last step, by weight name, always in the same order.
+    fn take_gradients(&mut self) -> Vec<(String, Tensor<1>)>;
+
+    /// Adds gradients as [`Trainee::take_gradients`] gives them, from any device.
+    fn add_gradients(&mut self, gradients: Vec<(String, Tensor<1>)>);
+
     /// One step of Adam on the mean binary cross-entropy of images `[n, 3, side, side]` and targets `[n, 6]`.
     /// Returns the loss before the step.
     fn step(&mut self, images: Tensor<4>, targets: Tensor<2>, learning_rate: f64) -> f64;

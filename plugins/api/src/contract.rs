@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::backbone::{Rule, Trainee};
 use crate::fill::uniform;
 use crate::label::N_LABELS;
+use crate::parallel;
 use crate::spec::{BackboneSpec, Precision, Variant};
 use crate::weights::Weights;
 
@@ -16,7 +17,7 @@ const HALF: f32 = 0.1;
 
 /// Checks a backbone on a device, at its smallest side to save time: names and counts, shapes of outputs, independence of
 /// slices in a batch, weights out and in, half precision, that training lowers the loss, that frozen parts stay, and that
-/// interrupted training ends with the same bits.
+/// interrupted training ends with the same bits, and that devices that share a batch take the step of the whole batch.
 ///
 /// # Errors
 /// The first promise that is broken.
@@ -28,7 +29,8 @@ pub fn check(spec: &'static BackboneSpec, device: &Device) -> Result<(), String>
     check_training(spec, device, side, &weights)?;
     check_precisions(spec, device, side, &weights)?;
     check_freezing(spec, device, side, &weights)?;
-    check_resuming(spec, device, side, &weights)
+    check_resuming(spec, device, side, &weights)?;
+    check_sharing(spec, device, side, &weights)
 }
 
 /// A reproducible batch of images `[n, 3, side, side]` with values in -2..2.
@@ -236,6 +238,43 @@ fn check_resuming(spec: &'static BackboneSpec, device: &Device, side: usize, wei
         return Err(format!("{}: in bf16 it does not learn: {losses:?}", spec.name));
     }
     Ok(())
+}
+
+/// Two replicas that share batches take the step of the whole batch, if BatchNorms hold still, and stay alike if not.
+fn check_sharing(spec: &'static BackboneSpec, device: &Device, side: usize, weights: &Weights) -> Result<(), String> {
+    const APART: f32 = 1e-5;
+    let rule = Rule { learning_rate: 1e-3, weight_decay: 0.01, average_decay: Some(0.9) };
+    // Parts of two and one: shares of a batch need not be equal.
+    let batch = images(3, side, device);
+    let values: Vec<f32> = (0..3 * N_LABELS).map(|at| (at % 2) as f32).collect();
+    let targets = Tensor::<2>::from_data(TensorData::new(values, [3, N_LABELS]), device);
+    let values: Vec<f32> = (0..3 * N_LABELS).map(|at| 1.0 + (at % 4) as f32).collect();
+    let label_weights = Tensor::<2>::from_data(TensorData::new(values, [3, N_LABELS]), device);
+    let learn = |n_devices: usize, frozen: bool| -> Result<(f32, Weights), String> {
+        let devices = vec![device.clone(); n_devices];
+        let mut trainee = parallel::trainee(spec, &devices, Variant::default());
+        trainee.load(weights).map_err(|error| error.to_string())?;
+        trainee.freeze(&|name| frozen && !spec.is_classifier(name));
+        let mut last = f32::NAN;
+        for _ in 0..2 {
+            let loss = trainee.accumulate(batch.clone(), targets.clone(), label_weights.clone(), 1.0);
+            last = loss.try_into_data().map_err(|error| format!("{error:?}"))?.iter::<f32>().next().unwrap_or(f32::NAN);
+            trainee.apply(&rule);
+        }
+        Ok((last, trainee.weights()))
+    };
+    let ((alone, one), (shared, two)) = (learn(1, true)?, learn(2, true)?);
+    if (alone - shared).abs() > APART * alone.abs().max(1.0) {
+        return Err(format!("{}: the loss is {alone} on one device and {shared} on two", spec.name));
+    }
+    for (name, entry) in one.iter() {
+        let apart = two.get(name).map_or(f32::INFINITY, |other| distance(&entry.values, &other.values));
+        if apart > APART * scale(&entry.values) {
+            return Err(format!("{}: {name} is {apart} apart after two steps on two devices", spec.name));
+        }
+    }
+    let (loss, _) = learn(2, false)?;
+    if loss.is_finite() { Ok(()) } else { Err(format!("{}: on two devices the loss is {loss}", spec.name)) }
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f32 {

@@ -7,6 +7,7 @@ pub mod export;
 pub mod fill;
 pub mod import;
 pub mod label;
+pub mod parallel;
 pub mod raw;
 pub mod spec;
 pub mod weights;

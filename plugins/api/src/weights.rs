@@ -8,6 +8,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
+use crate::spec::Precision;
+
 /// One tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -163,18 +165,60 @@ impl Weights {
     /// # Errors
     /// A shape that does not fit its values.
     pub fn to_safetensors(&self) -> Result<Vec<u8>, WeightsError> {
-        let bytes: Vec<(&String, &Entry, Vec<u8>)> = self
-            .entries
-            .iter()
-            .map(|(name, entry)| (name, entry, entry.values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-            .collect();
+        self.to_safetensors_in(Precision::F32)
+    }
+
+    /// The file's content in this type of number, the same bytes for the same weights.
+    ///
+    /// # Errors
+    /// A shape that does not fit its values, or a value that the type cannot hold.
+    pub fn to_safetensors_in(&self, precision: Precision) -> Result<Vec<u8>, WeightsError> {
+        let dtype = match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+            Precision::Bf16 => Dtype::BF16,
+        };
+        let mut bytes: Vec<(&String, &Entry, Vec<u8>)> = Vec::with_capacity(self.entries.len());
+        for (name, entry) in &self.entries {
+            if let Some(value) =
+                entry.values.iter().find(|value| value.is_finite() && !rounded(**value, precision).is_finite())
+            {
+                return Err(WeightsError::Write(format!("{name}: {value} is too large for {}", precision.name())));
+            }
+            bytes.push((name, entry, bytes_of(&entry.values, precision)));
+        }
         let mut views = Vec::with_capacity(bytes.len());
         for (name, entry, bytes) in &bytes {
-            let view = TensorView::new(Dtype::F32, entry.shape.clone(), bytes)
+            let view = TensorView::new(dtype, entry.shape.clone(), bytes)
                 .map_err(|error| WeightsError::Write(format!("{name}: {error:?}")))?;
             views.push((name.as_str(), view));
         }
         serialize(views, None).map_err(|error| WeightsError::Write(format!("{error:?}")))
+    }
+
+    /// Every value as this type of number holds it.
+    pub fn rounded(&self, precision: Precision) -> Weights {
+        let mut weights = self.clone();
+        for entry in weights.entries.values_mut() {
+            entry.values.iter_mut().for_each(|value| *value = rounded(*value, precision));
+        }
+        weights
+    }
+}
+
+fn rounded(value: f32, precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => value,
+        Precision::F16 => f16::from_f32(value).to_f32(),
+        Precision::Bf16 => bf16::from_f32(value).to_f32(),
+    }
+}
+
+fn bytes_of(values: &[f32], precision: Precision) -> Vec<u8> {
+    match precision {
+        Precision::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Precision::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        Precision::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
     }
 }
 
@@ -233,6 +277,24 @@ mod tests {
         weights.insert("a.weight", vec![2, 1], vec![1.5, -2.0]);
         weights.insert("a.bias", vec![2], vec![0.0, 1e-8]);
         weights
+    }
+
+    #[test]
+    fn half_a_file_holds_what_rounding_says() {
+        let mut weights = sample();
+        weights.insert("b", vec![3], vec![1.0 / 3.0, 65504.0, -1e-9]);
+        for precision in Precision::ALL {
+            let bytes = weights.to_safetensors_in(precision).unwrap();
+            let back = Weights::from_safetensors(&bytes, "x").unwrap();
+            assert_eq!(back, weights.rounded(precision), "{precision:?}");
+            // Rounding once more changes nothing.
+            assert_eq!(back.rounded(precision), back);
+        }
+        assert_ne!(weights.rounded(Precision::F16), weights);
+        weights.insert("c", vec![1], vec![1e6]);
+        let refusal = weights.to_safetensors_in(Precision::F16).unwrap_err().to_string();
+        assert!(refusal.contains("c: 1000000 is too large for f16"), "{refusal}");
+        assert!(weights.to_safetensors_in(Precision::Bf16).is_ok());
     }
 
     #[test]

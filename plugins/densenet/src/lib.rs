@@ -10,8 +10,8 @@ mod names;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ichd_layers::{
-    Act, ConvSpec, ConvUnit, EPSILON, Follow, Head, Layer, Network, NormUnit, Pad, average_pool, global_average,
-    inference, join, max_pool, shapes, training,
+    Act, ConvSpec, ConvUnit, EPSILON, Follow, Grown, Head, Layer, Network, NormUnit, Pad, average_pool, global_average,
+    inference, max_pool, shapes, training,
 };
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::{BackboneSpec, Convention, IMAGENET_MEAN, IMAGENET_STD, Variant};
@@ -87,7 +87,7 @@ impl DenseLayer {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv2.forward(self.conv1.forward(self.norm1.forward(x)))
+        self.conv2.forward(self.conv1.forward_behind(&self.norm1, x))
     }
 }
 
@@ -98,7 +98,9 @@ impl Transition {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        average_pool(self.conv.forward(self.norm.forward(x)), 2, 2, Pad::None, true)
+        // The convolution mixes channels and the pool mixes pixels, both in lines, so their order is free: pooled first,
+        // there is a quarter of the pixels to mix.
+        self.conv.forward(average_pool(self.norm.forward(x), 2, 2, Pad::None, true))
     }
 }
 
@@ -136,10 +138,13 @@ impl Network for DenseNet121 {
     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let mut x = max_pool(self.stem.forward(images), 3, 2, Pad::Half);
         for block in &self.blocks {
+            let [.., channels] = x.dims();
+            let mut grown = Grown::new(x, channels + GROWTH * block.layers.len());
             for layer in &block.layers {
-                let added = layer.forward(x.clone());
-                x = join(vec![x, added]);
+                let added = layer.forward(grown.images());
+                grown = grown.push(added);
             }
+            x = grown.images();
             if let Some(transition) = &block.transition {
                 x = transition.forward(x);
             }

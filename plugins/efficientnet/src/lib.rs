@@ -150,8 +150,9 @@ impl Block {
             Some(unit) => unit.forward(x.clone()),
             None => x.clone(),
         };
-        let filtered = self.squeeze.forward(self.depthwise.forward(wide));
-        if self.residual { self.project.forward_added(filtered, x) } else { self.project.forward(filtered) }
+        let filtered = self.depthwise.forward(wide);
+        let factors = self.squeeze.factors(filtered.clone());
+        self.project.forward_scaled(filtered, factors, self.residual.then_some(x))
     }
 }
 

@@ -47,6 +47,11 @@ impl Adam {
         self.sums.insert(name.to_owned(), sum);
     }
 
+    /// Takes out the gradients since the last step, in the order of their names.
+    pub fn take(&mut self) -> Vec<(String, Tensor<1>)> {
+        std::mem::take(&mut self.sums).into_iter().collect()
+    }
+
     /// Begins a step.
     pub fn begin(&mut self) {
         self.steps += 1;

@@ -2,11 +2,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
-use ichd_kernels::{Act, After, Plane, activate, conv2d, depthwise_conv2d};
+use ichd_kernels::{Act, After, Plane, Way, activate, conv2d, conv2d_packed, depthwise_conv2d, pack};
 use ichd_plugin::spec::Convention;
 use ichd_plugin::weights::Entry;
 
-use crate::norm::{EPSILON, KERAS_EPSILON, Norm, lines};
+use crate::norm::{EPSILON, KERAS_EPSILON, Norm, NormUnit, lines};
 use crate::part::{Part, Place, Slot, constant};
 
 /// How far a kernel reaches over the image's edge.
@@ -137,7 +137,10 @@ impl ConvSpec {
 /// Convolution, BatchNorm or bias, activation. Folded, a BatchNorm is gone and the convolution has a bias instead.
 #[derive(Module, Debug)]
 pub struct ConvUnit {
-    weight: Param<Tensor<4>>,
+    /// The kernel, unless it is packed.
+    weight: Option<Param<Tensor<4>>>,
+    /// The kernel as the CPU's convolution reads it: where that scores, it takes the kernel's place.
+    packed: Option<Param<Tensor<1>>>,
     bias: Option<Param<Tensor<1>>>,
     norm: Option<Norm>,
     frozen: bool,
@@ -151,7 +154,8 @@ impl ConvUnit {
     /// A unit that has no weights yet.
     pub fn new(spec: ConvSpec, device: &Device) -> Self {
         ConvUnit {
-            weight: Param::from_tensor(Tensor::zeros(spec.kernel_shape(), device)),
+            weight: Some(Param::from_tensor(Tensor::zeros(spec.kernel_shape(), device))),
+            packed: None,
             bias: (spec.follow == Follow::Bias).then(|| Param::from_tensor(Tensor::zeros([spec.outputs], device))),
             norm: match spec.follow {
                 Follow::Norm(epsilon) => Some(Norm::new(spec.outputs, epsilon, device)),
@@ -170,30 +174,53 @@ impl ConvUnit {
 
     /// `[n, height, width, inputs]` to `[n, height / stride, width / stride, outputs]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.run(x, None)
+        self.run(x, Way::AsItIs, None)
     }
 
     /// As [`ConvUnit::forward`], with a tensor of the output's shape added before the activation.
     pub fn forward_added(&self, x: Tensor<4>, addend: Tensor<4>) -> Tensor<4> {
-        self.run(x, Some(addend))
+        self.run(x, Way::AsItIs, Some(addend))
     }
 
-    fn run(&self, x: Tensor<4>, addend: Option<Tensor<4>>) -> Tensor<4> {
+    /// As [`ConvUnit::forward`] of what `norm` makes of `x`: in one pass where the CPU scores. For kernels of one tap.
+    pub fn forward_behind(&self, norm: &NormUnit, x: Tensor<4>) -> Tensor<4> {
+        match norm.way().filter(|_| self.packed.is_some()) {
+            Some(way) => self.run(x, way, None),
+            None => self.forward(norm.forward(x)),
+        }
+    }
+
+    /// As [`ConvUnit::forward`] of `x` times `factors` `[n, 1, 1, inputs]`, with an addend or without: in one pass where
+    /// the CPU scores. For kernels of one tap.
+    pub fn forward_scaled(&self, x: Tensor<4>, factors: Tensor<4>, addend: Option<Tensor<4>>) -> Tensor<4> {
+        match &self.packed {
+            Some(_) => self.run(x, Way::Scaled(factors), addend),
+            None => self.run(x * factors, Way::AsItIs, addend),
+        }
+    }
+
+    fn run(&self, x: Tensor<4>, way: Way, addend: Option<Tensor<4>>) -> Tensor<4> {
         let keep = |tensor: Tensor<1>| if self.frozen { constant(tensor) } else { tensor };
         let Some(norm) = &self.norm else {
             let bias = self.bias.as_ref().map(|bias| keep(bias.val()));
-            return self.convolve(x, After { bias, addend, act: self.spec.act });
+            return self.convolve(x, way, After { bias, addend, act: self.spec.act });
         };
-        let x = self.convolve(x, After::nothing());
+        let x = self.convolve(x, way, After::nothing());
         match addend {
             None => norm.forward(x, self.spec.act),
             Some(addend) => activate(norm.forward(x, Act::Linear) + addend, self.spec.act),
         }
     }
 
-    fn convolve(&self, x: Tensor<4>, after: After) -> Tensor<4> {
+    /// `way` is something else than nothing only for a packed kernel.
+    fn convolve(&self, x: Tensor<4>, way: Way, after: After) -> Tensor<4> {
         let [_, height, width, _] = x.dims();
-        let (weight, plane) = (self.weight.val(), self.spec.plane([height, width]));
+        let plane = self.spec.plane([height, width]);
+        let weight = match (&self.weight, &self.packed) {
+            (_, Some(packed)) => return conv2d_packed(x, way, packed.val(), self.spec.outputs, plane, after),
+            (Some(weight), None) => weight.val(),
+            (None, None) => unreachable!("a convolution without a kernel; this is a bug"),
+        };
         let weight = if self.frozen { constant(weight) } else { weight };
         let layer = if self.spec.depthwise { depthwise_conv2d } else { conv2d };
         match self.half.filter(|_| x.device().is_autodiff()) {
@@ -206,24 +233,33 @@ impl ConvUnit {
         }
     }
 
+    /// Takes a kernel, packed where it will be read so.
+    fn set_kernel(&mut self, values: &[f32], place: &Place) {
+        let kernel = place.kernel(values, self.spec.kernel_shape());
+        if place.packs() && !self.spec.depthwise {
+            (self.weight, self.packed) = (None, Some(Param::from_tensor(pack(kernel, [self.spec.stride; 2]))));
+        } else {
+            (self.weight, self.packed) = (Some(Param::from_tensor(kernel)), None);
+        }
+    }
+
     /// Takes kernel and what follows, in the order of their names.
     ///
     /// Folding: w * s and b + 0 * s for the BatchNorm's line `x * s + b`, in f64, then f32, then the serving type.
     pub(crate) fn set(&mut self, entries: &[&Entry], place: &Place) {
-        let shape = self.spec.kernel_shape();
         match (entries, self.spec.follow) {
             ([kernel, gamma, beta, mean, var], Follow::Norm(epsilon)) if place.folded => {
                 let per_output = (kernel.values.len() / self.spec.outputs.max(1)).max(1);
                 let lines = lines([gamma, beta, mean, var], epsilon);
                 let outputs = kernel.values.chunks(per_output).zip(&lines);
                 let scaled = outputs.flat_map(|(kernel, (s, _))| kernel.iter().map(|w| (f64::from(*w) * *s) as f32));
-                self.weight = Param::from_tensor(place.kernel(&scaled.collect::<Vec<f32>>(), shape));
+                self.set_kernel(&scaled.collect::<Vec<f32>>(), place);
                 let biases: Vec<f32> = lines.iter().map(|(_, level)| *level as f32).collect();
                 self.bias = Some(Param::from_tensor(place.vector(&biases)));
                 self.norm = None;
             }
             ([kernel, rest @ ..], _) => {
-                self.weight = Param::from_tensor(place.kernel(&kernel.values, shape));
+                self.set_kernel(&kernel.values, place);
                 match (rest, &mut self.norm) {
                     ([gamma, beta, mean, var], Some(norm)) => norm.set([gamma, beta, mean, var], place),
                     ([bias], _) => self.bias = Some(Param::from_tensor(place.vector(&bias.values))),
@@ -236,7 +272,7 @@ impl ConvUnit {
 
     /// Kernel and what follows, in the order of their names.
     pub(crate) fn parts(&self) -> Vec<Part> {
-        let mut parts = vec![Part::Kernel(self.weight.val())];
+        let mut parts: Vec<Part> = self.weight.iter().map(|weight| Part::Kernel(weight.val())).collect();
         parts.extend(self.bias.iter().map(|bias| Part::Vector(bias.val())));
         parts.extend(self.norm.iter().flat_map(Norm::parts));
         parts
@@ -244,7 +280,7 @@ impl ConvUnit {
 
     /// What learns, in the order of their names.
     pub(crate) fn slots(&mut self) -> Vec<Slot<'_>> {
-        let mut slots = vec![Slot::Kernel(&mut self.weight)];
+        let mut slots: Vec<Slot<'_>> = self.weight.iter_mut().map(Slot::Kernel).collect();
         slots.extend(self.bias.iter_mut().map(Slot::Vector));
         slots.extend(self.norm.iter_mut().flat_map(Norm::slots));
         slots

@@ -40,7 +40,7 @@ impl<N: Network> Training<N> {
     }
 
     /// Adds `share` times the gradients of a loss to those of the step.
-    fn add_gradients(&mut self, loss: &Tensor<1>, share: f64) {
+    fn add_loss(&mut self, loss: &Tensor<1>, share: f64) {
         let mut all = (loss.clone() * share).backward();
         for mut layer in self.network.layers() {
             for (name, slot) in layer.slots() {
@@ -133,8 +133,19 @@ impl<N: Network> Trainee for Training<N> {
 
     fn accumulate(&mut self, images: Tensor<4>, targets: Tensor<2>, weights: Tensor<2>, share: f64) -> Tensor<1> {
         let loss = self.loss(images, targets, Some(weights));
-        self.add_gradients(&loss, share);
+        self.add_loss(&loss, share);
         loss.inner()
+    }
+
+    fn take_gradients(&mut self) -> Vec<(String, Tensor<1>)> {
+        self.adam.take()
+    }
+
+    fn add_gradients(&mut self, gradients: Vec<(String, Tensor<1>)>) {
+        let device = self.place.device.clone().inner();
+        for (name, gradient) in gradients {
+            self.adam.add(&name, gradient.to_device(&device));
+        }
     }
 
     fn apply(&mut self, rule: &Rule) {
@@ -154,7 +165,7 @@ impl<N: Network> Trainee for Training<N> {
 
     fn step(&mut self, images: Tensor<4>, targets: Tensor<2>, learning_rate: f64) -> f64 {
         let loss = self.loss(images, targets, None);
-        self.add_gradients(&loss, 1.0);
+        self.add_loss(&loss, 1.0);
         self.apply(&Rule { learning_rate, ..Rule::default() });
         scalar(&loss)
     }

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::module::batch_norm as batch_norm_with;
 use burn::tensor::{Device, Tensor};
-use ichd_kernels::{Act, activate, batch_norm};
+use ichd_kernels::{Act, Way, activate, batch_norm, line, scores_here};
 use ichd_plugin::weights::Entry;
 
 use crate::part::{Part, Place, Slot, constant};
@@ -122,6 +122,9 @@ impl NormUnit {
     /// `[n, height, width, channels]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if let Some([slope, level]) = &self.lines {
+            if scores_here(&x) {
+                return line(x, Some([slope.val(), level.val()]), self.act);
+            }
             let wide = |vector: &Param<Tensor<1>>| vector.val().reshape([1, 1, 1, self.channels]);
             return activate(x * wide(slope) + wide(level), self.act);
         }
@@ -129,6 +132,12 @@ impl NormUnit {
             Some(norm) => norm.forward(x, self.act),
             None => activate(x, self.act),
         }
+    }
+
+    /// The same as an entry of a convolution, where it is folded and can be one.
+    pub(crate) fn way(&self) -> Option<Way> {
+        let [slope, level] = self.lines.as_ref().filter(|_| self.act != Act::Silu)?;
+        Some(Way::Line([slope.val(), level.val()], self.act))
     }
 
     pub(crate) fn channels(&self) -> usize {

@@ -2,6 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use ichd_kernels::on_cpu;
 use ichd_plugin::spec::Precision;
 use ichd_plugin::weights::Entry;
 
@@ -121,6 +122,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Whether dense kernels are packed: where the CPU scores in whole precision.
+    pub fn packs(&self) -> bool {
+        self.folded && self.precision == Precision::F32 && on_cpu(&self.device)
+    }
+
     /// Values as a tensor.
     pub fn put<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
         let data = TensorData::new(values, shape);

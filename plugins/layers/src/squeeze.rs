@@ -26,10 +26,10 @@ impl Squeeze {
         Squeeze { reduce: conv(channels, squeezed, act), expand: conv(squeezed, channels, Act::Linear) }
     }
 
-    /// `[n, height, width, channels]` to the same shape.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// What each channel of each of the images is to be multiplied with: `[n, 1, 1, channels]`.
+    pub fn factors(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, _, _, channels] = x.dims();
-        let average = global_average(x.clone()).reshape([n, 1, 1, channels]);
-        x * sigmoid(self.expand.forward(self.reduce.forward(average)))
+        let average = global_average(x).reshape([n, 1, 1, channels]);
+        sigmoid(self.expand.forward(self.reduce.forward(average)))
     }
 }

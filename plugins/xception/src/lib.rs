@@ -99,6 +99,10 @@ impl Separable {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.pointwise.forward(self.depthwise.forward(x))
     }
+
+    fn forward_added(&self, x: Tensor<4>, addend: Tensor<4>) -> Tensor<4> {
+        self.pointwise.forward_added(self.depthwise.forward(x), addend)
+    }
 }
 
 impl Block {
@@ -118,12 +122,14 @@ impl Block {
 
     fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let first = if self.relu_first { activate(input.clone(), Act::Relu) } else { input.clone() };
-        let x = self.parts.iter().fold(first, |x, part| part.forward(x));
+        let (parts, last) = self.parts.split_at(self.parts.len() - 1);
+        let x = parts.iter().fold(first, |x, part| part.forward(x));
+        let Some(skip) = &self.skip else {
+            return last.iter().fold(x, |x, part| part.forward_added(x, input.clone()));
+        };
+        let x = last.iter().fold(x, |x, part| part.forward(x));
         let x = if self.stride == 1 { x } else { max_pool(x, 3, self.stride, self.pad) };
-        match &self.skip {
-            Some(skip) => skip.forward_added(input, x),
-            None => x + input,
-        }
+        skip.forward_added(input, x)
     }
 }
 

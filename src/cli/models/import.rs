@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ichd_plugin::import::{self, Imported, Names, Normalization, Options, Report, Target};
 use ichd_plugin::label::Label;
 use ichd_plugin::raw;
-use ichd_plugin::spec::{BackboneSpec, Convention};
+use ichd_plugin::spec::{BackboneSpec, Convention, Precision};
 use serde_json::{Value, json};
 
 use crate::cli::{Common, say, site};
@@ -109,7 +109,8 @@ pub(super) fn import(common: &Common, args: &Args) -> Result<(), Fatal> {
     let folder = if args.dry_run {
         None
     } else {
-        let written = model::write_model(&config.model.path, &name, &version, &manifest, &imported.weights);
+        let written =
+            model::write_model(&config.model.path, &name, &version, &manifest, &imported.weights, Precision::F32);
         Some(written.map_err(Fatal::config)?)
     };
     if common.json {

@@ -8,7 +8,7 @@ use super::check;
 use crate::cli::{Common, say, site};
 use crate::disk::{Disk, RealDisk};
 use crate::error::Fatal;
-use crate::model::{self, Model, UNTRAINED};
+use crate::model::{self, Manifest, Model, PHANTOM_ONLY, UNTRAINED};
 
 /// Arguments of `ichd models inspect`.
 #[derive(Debug, clap::Args)]
@@ -24,17 +24,16 @@ pub struct Args {
 pub(super) fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
     let config = site::settings(common)?;
     let model = model::load_by_name(&config, &args.name).map_err(Fatal::config)?;
-    // The built-in model has no folder.
-    let (folder, more) = if args.name == UNTRAINED {
-        (Value::Null, json!({"metrics": null, "training": null, "data_sha256": null, "program": null}))
-    } else {
-        let found = model::find(&config.model.path, &args.name).map_err(Fatal::config)?;
-        let manifest = found.manifest;
-        let more = json!({
-            "metrics": manifest.metrics, "training": manifest.training, "data_sha256": manifest.data_sha256,
-            "program": manifest.program,
-        });
-        (json!(found.folder), more)
+    // Models that come with the program have no folder.
+    let (folder, more) = match args.name.as_str() {
+        UNTRAINED => (Value::Null, json!({"metrics": null, "training": null, "data_sha256": null, "program": null})),
+        PHANTOM_ONLY => {
+            (Value::Null, origin(model::manifest(&config.model.path, PHANTOM_ONLY).map_err(Fatal::config)?))
+        }
+        name => {
+            let found = model::find(&config.model.path, name).map_err(Fatal::config)?;
+            (json!(found.folder), origin(found.manifest))
+        }
     };
     let mut facts = facts(&model, folder.clone(), more);
     if args.check {
@@ -61,6 +60,14 @@ pub(super) fn inspect(common: &Common, args: &Args) -> Result<(), Fatal> {
         }
     }
     Ok(())
+}
+
+/// Where a model comes from.
+fn origin(manifest: Manifest) -> Value {
+    json!({
+        "metrics": manifest.metrics, "training": manifest.training, "data_sha256": manifest.data_sha256,
+        "program": manifest.program,
+    })
 }
 
 fn facts(model: &Model, folder: Value, more: Value) -> Value {

@@ -18,6 +18,8 @@ const EOC: u8 = 0xD9;
 const TILES_MAX: u64 = 4096;
 /// Smallest exponent of a precinct's sides; each precinct costs the decoder some hundred bytes.
 const PRECINCT_EXPONENT_MIN: u8 = 4;
+/// Smallest exponent of a code-block's sides less two, as it stands in the file; each block costs some hundred bytes, too.
+const BLOCK_EXPONENT_MIN: u8 = 2;
 /// A JP2 box header would stand within this many bytes before the codestream.
 const BOXES_BYTES_MAX: usize = 4096;
 
@@ -157,9 +159,13 @@ fn image_size(segment: &[u8], size: Size) -> Result<Head, CodecError> {
     Ok(Head { precision, signed: depth & 0x80 != 0 })
 }
 
-/// Precincts of COD (A.6.1) and, of one component, COC (A.6.2).
+/// Code-blocks and precincts of COD (A.6.1) and, of one component, COC (A.6.2).
 fn coding_style(marker: u8, segment: &[u8]) -> Result<(), CodecError> {
     let (style, skipped) = if marker == COD { (segment.first(), 5) } else { (segment.get(1), 2) };
+    let blocks = segment.get(skipped + 1..skipped + 3).ok_or(CodecError::Short)?;
+    if blocks.iter().any(|exponent| *exponent < BLOCK_EXPONENT_MIN) {
+        return Err(CodecError::Unsupported("tiny code-blocks"));
+    }
     if style.ok_or(CodecError::Short)? & 1 == 0 {
         return Ok(());
     }
@@ -196,6 +202,9 @@ mod tests {
         let mut precincts = siz(4, 15);
         precincts.extend([0xFF, COD, 0, 14, 1, 0, 0, 1, 0, 1, 4, 4, 0, 0, 0x33, 0x33]);
         assert_eq!(check(&with_end(precincts), SIZE), Err(CodecError::Unsupported("tiny precincts")));
+        let mut blocks = siz(4, 15);
+        blocks.extend([0xFF, COD, 0, 12, 0, 0, 0, 1, 0, 1, 1, 4, 0, 0]);
+        assert_eq!(check(&with_end(blocks), SIZE), Err(CodecError::Unsupported("tiny code-blocks")));
         assert_eq!(check(&siz(4, 15), SIZE), Err(CodecError::Short));
     }
 

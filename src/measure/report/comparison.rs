@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::table::{Align, Cell, Table};
 use super::{NOTHING, decimal, millions};
 use crate::measure::metrics::Metrics;
 
 /// A model in the comparison.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelRow {
     /// Name of the backbone, or of the model where a backbone comes twice.
     pub backbone: String,

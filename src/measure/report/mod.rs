@@ -3,12 +3,14 @@
 mod card;
 mod comparison;
 mod evaluation;
+mod files;
 mod page;
 mod table;
 
 pub use card::{Card, DataFacts, LIMITS};
 pub use comparison::{By, ModelRow, comparison_table};
 pub use evaluation::{confusion_table, label_table};
+pub use files::Evaluation;
 pub use page::Page;
 pub use table::{Align, Cell, Column, Table, escaped, markdown_escaped};
 

@@ -8,7 +8,7 @@ use super::{Global, Id, Pickle, Storage, Value, View, global};
 const STEPS_MAX: usize = 1_000_000;
 
 /// Reads the pickle at `at` and moves `at` behind it.
-pub(in crate::raw) fn read<'a>(bytes: &'a [u8], at: &mut usize) -> Result<Pickle<'a>, String> {
+pub(in super::super) fn read<'a>(bytes: &'a [u8], at: &mut usize) -> Result<Pickle<'a>, String> {
     let mut machine = Machine {
         input: Input { bytes, at: *at },
         values: Vec::new(),

@@ -1,0 +1,388 @@
+//! Dense convolution over packed weights: every output pixel reads its patch where it lies in the image.
+//!
+//! A patch is a few segments of values that lie side by side: one for each tap of the kernel, or, where no patch reaches
+//! over the left and right edge, one for each row of taps. What lies above, below or beside the image is read from a row of
+//! zeros. The work is cut into blocks of pixels, whose inputs stay in the second-level cache, and, where there are few of
+//! those, groups of panels; every sum runs over the whole patch in one order, so results do not depend on the cut.
+
+// A number of a register or a row stands for several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use pulp::Simd;
+use rayon::prelude::*;
+
+use super::conv::Shape;
+use super::panels::Cut;
+use super::pool::with_scratch;
+use super::tile::{self, PIXELS, Reads, Tile};
+use super::{Curve, Real, Silu, clamp, wide};
+use crate::geometry::{Act, Plane};
+
+/// Images, `[n, height, width, channels]`, whose pixels lie `pitch` values apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a, T> {
+    pub values: &'a [T],
+    pub pitch: usize,
+}
+
+/// What is done to the input on its way in; for kernels of one tap only.
+#[derive(Clone, Copy)]
+pub(crate) enum Before<'a, T> {
+    Nothing,
+    /// `x * slope + level` of each channel, then a clamp.
+    Line {
+        slope: &'a [T],
+        level: &'a [T],
+        act: Act,
+    },
+    /// Factors of each image and channel.
+    Scale(&'a [T]),
+}
+
+/// What is added to the sums before the activation.
+#[derive(Clone, Copy)]
+pub(crate) struct Extras<'a, T> {
+    /// One value for each output channel.
+    pub bias: Option<&'a [T]>,
+    /// As large as the output.
+    pub addend: Option<&'a [T]>,
+    /// Activation.
+    pub act: Act,
+}
+
+/// A convolution to be computed.
+pub(crate) struct Product<'a, T> {
+    pub shape: Shape,
+    pub input: Source<'a, T>,
+    pub before: Before<'a, T>,
+    pub cut: Cut,
+    /// Weights as [`Cut::pack`] makes them.
+    pub panels: &'a [T],
+    pub extras: Extras<'a, T>,
+}
+
+/// Whether a kernel has one tap and no padding, so that something can be done to the input on its way in.
+pub(crate) fn has_one_tap(plane: &Plane) -> bool {
+    plane.kernel == [1, 1] && plane.padding == [0; 4]
+}
+
+/// Images with fewer channels are copied with zeros at their left and right, so that a row of taps is one segment.
+const FEW_CHANNELS: usize = 16;
+
+/// Values of a block's input that leave room for weights in the second-level cache.
+const BLOCK_VALUES: usize = 96 * 1024;
+
+/// Parts of the work for each thread: enough that threads end at about the same time.
+const PARTS: usize = 6;
+
+/// Multiplications that are not worth waking another thread.
+const SMALL: usize = 64 * 1024;
+
+/// Where patches lie.
+struct Layout<'a, T: Real> {
+    values: Cow<'a, [T]>,
+    pitch: usize,
+    /// Width of the images in `values` and the zeros at their left that are part of it.
+    width: usize,
+    left: usize,
+    /// Segments of a patch down and across, and values of one.
+    segments: [usize; 2],
+    segment: usize,
+    zeros: Vec<T>,
+    shape: Shape,
+    size_out: [usize; 2],
+}
+
+impl<'a, T: Real> Layout<'a, T> {
+    fn new(product: &Product<'a, T>) -> Self {
+        let shape = product.shape;
+        let Plane { kernel: [down, across], padding: [_, left, _, right], .. } = shape.plane;
+        let [_, _, width, channels] = shape.input;
+        let Source { values, pitch } = product.input;
+        let size_out = shape.size_out();
+        let layout = |values, pitch, width, left, segments, segment| Layout {
+            values,
+            pitch,
+            width,
+            left,
+            segments,
+            segment,
+            zeros: vec![T::ZERO; segment],
+            shape,
+            size_out,
+        };
+        if across > 1 && pitch == channels {
+            if left == 0 && right == 0 {
+                return layout(Cow::Borrowed(values), pitch, width, 0, [down, 1], across * channels);
+            }
+            if channels < FEW_CHANNELS {
+                let padded = beside_zeros(values, width * channels, [left, right].map(|zeros| zeros * channels));
+                return layout(Cow::Owned(padded), pitch, width + left + right, left, [down, 1], across * channels);
+            }
+        }
+        layout(Cow::Borrowed(values), pitch, width, 0, [down, across], channels)
+    }
+
+    fn n_segments(&self) -> usize {
+        self.segments[0] * self.segments[1]
+    }
+
+    /// Place in `values` of the input pixel under segment `(row of segments, column of segments)` of an output pixel.
+    #[inline(always)]
+    fn place(&self, [image, row, column]: [usize; 3], [down, across]: [usize; 2]) -> Option<usize> {
+        let [_, height, ..] = self.shape.input;
+        let Plane { stride, padding, .. } = self.shape.plane;
+        let y = (row * stride[0] + down).checked_sub(padding[0]).filter(|y| *y < height)?;
+        let x = (column * stride[1] + across + self.left).checked_sub(padding[1]).filter(|x| *x < self.width)?;
+        Some(((image * height + y) * self.width + x) * self.pitch)
+    }
+
+    /// Image, row and column of an output pixel.
+    #[inline(always)]
+    fn pixel(&self, at: usize) -> [usize; 3] {
+        let [down, across] = self.size_out;
+        [at / (down * across), at / across % down, at % across]
+    }
+
+    /// Writes where `count` pixels from `first` on read; one [`Reads`] for each segment.
+    #[inline(always)]
+    fn reads(&self, first: usize, count: usize, reads: &mut [Reads<T>]) {
+        for m in 0..PIXELS {
+            let pixel = self.pixel(first + m.min(count - 1));
+            for (at, reads) in reads.iter_mut().enumerate() {
+                let segment = [at / self.segments[1], at % self.segments[1]];
+                reads[m] = match self.place(pixel, segment) {
+                    Some(place) => self.values[place..][..self.segment].as_ptr(),
+                    None => self.zeros.as_ptr(),
+                };
+            }
+        }
+    }
+}
+
+/// Rows of `line` values with zeros at their left and right.
+fn beside_zeros<T: Real>(values: &[T], line: usize, [left, right]: [usize; 2]) -> Vec<T> {
+    let pitch = left + line + right;
+    let mut out = vec![T::ZERO; values.len() / line * pitch];
+    out.par_chunks_exact_mut(pitch * 32).zip(values.par_chunks_exact(line * 32)).for_each(|(out, values)| {
+        for (out, values) in out.chunks_exact_mut(pitch).zip(values.chunks_exact(line)) {
+            out[left..left + line].copy_from_slice(values);
+        }
+    });
+    let done = values.len() / line / 32 * 32;
+    for (out, values) in out.chunks_exact_mut(pitch).zip(values.chunks_exact(line)).skip(done) {
+        out[left..left + line].copy_from_slice(values);
+    }
+    out
+}
+
+/// How the work is cut.
+struct Parts {
+    /// Pixels of a block.
+    pixels: usize,
+    blocks: usize,
+    /// Groups of panels.
+    groups: usize,
+    panels: usize,
+}
+
+impl Parts {
+    fn new<T>(product: &Product<'_, T>, staged: bool) -> Self {
+        let Shape { plane, input: [.., channels], .. } = product.shape;
+        let (pixels, panels) = (product.shape.pixels(), product.cut.panels());
+        let threads = rayon::current_num_threads();
+        let [down, across] = [0, 1].map(|axis| plane.stride[axis].min(plane.kernel[axis]));
+        let fits = (BLOCK_VALUES / (channels * down * across)).clamp(2 * PIXELS, 32 * PIXELS) / PIXELS * PIXELS;
+        // What is done to the input is done again for each group, so there are rather more blocks.
+        let least = pixels.div_ceil(PARTS * threads).next_multiple_of(PIXELS).max(2 * PIXELS);
+        let most = if staged { fits.min(least) } else { fits };
+        let blocks = pixels.div_ceil(most);
+        let wanted = if pixels * product.shape.patch() * product.shape.outputs < SMALL { 1 } else { PARTS * threads };
+        Parts { pixels: pixels.div_ceil(blocks), blocks, groups: wanted.div_ceil(blocks).min(panels), panels }
+    }
+
+    fn count(&self) -> usize {
+        self.blocks * self.groups
+    }
+
+    /// Pixels and panels of a part. Parts of a group come in a row: its panels stay in the cache.
+    fn part(&self, at: usize, pixels: usize) -> (Range<usize>, Range<usize>) {
+        let (group, block) = (at / self.blocks, at % self.blocks);
+        let bound = |group: usize| group * self.panels / self.groups;
+        (block * self.pixels..pixels.min((block + 1) * self.pixels), bound(group)..bound(group + 1))
+    }
+}
+
+/// Where results go: parts write to different places of it.
+pub(crate) struct Target<T>(pub *mut T);
+// SAFETY: every part writes its own pixels and channels only, see `Work`.
+unsafe impl<T: Send> Sync for Target<T> {}
+
+/// Computes a convolution into `out`: pixel `p` begins at `p * pitch` and has the outputs' number of values.
+pub(crate) fn run<T: Real>(product: &Product<'_, T>, out: &mut [T], pitch: usize) {
+    let (pixels, outputs) = (product.shape.pixels(), product.shape.outputs);
+    if pixels == 0 || outputs == 0 {
+        return;
+    }
+    assert!(out.len() >= (pixels - 1) * pitch + outputs && pitch >= outputs, "room for a convolution's results");
+    assert_eq!(product.panels.len(), product.cut.len(), "packed weights");
+    assert!(product.extras.addend.is_none_or(|addend| addend.len() == pixels * outputs), "addend of a convolution");
+    let mut bias = vec![T::ZERO; product.cut.filled()];
+    if let Some(values) = product.extras.bias {
+        bias[..outputs].copy_from_slice(values);
+    }
+    let layout = Layout::new(product);
+    let staging = Staging::of(product);
+    let parts = Parts::new(product, staging.is_some());
+    let target = Target(out.as_mut_ptr());
+    let work = |at: usize| {
+        let (pixels, panels) = parts.part(at, pixels);
+        let target = &target;
+        let staged = staging.map_or(0, |staging| staging.pitch * pixels.len());
+        with_scratch(staged, |staged| {
+            wide(Work { product, layout: &layout, staging, bias: &bias, pixels, panels, staged, out: target.0, pitch });
+        });
+    };
+    if parts.count() == 1 {
+        work(0);
+    } else {
+        (0..parts.count()).into_par_iter().with_max_len(1).for_each(work);
+    }
+}
+
+/// A copy of a block's input, one row of `pitch` values a pixel.
+#[derive(Clone, Copy)]
+struct Staging {
+    pitch: usize,
+}
+
+impl Staging {
+    /// Pixels that lie a multiple of half a page apart fall on the same few lines of the first-level cache.
+    const CLASH: usize = 2048;
+
+    fn of<T>(product: &Product<'_, T>) -> Option<Staging> {
+        let [.., channels] = product.shape.input;
+        let clashes = (product.input.pitch * size_of::<T>()).is_multiple_of(Self::CLASH);
+        let staged = has_one_tap(&product.shape.plane) && (clashes || !matches!(product.before, Before::Nothing));
+        let line = 64 / size_of::<T>();
+        staged.then(|| Staging { pitch: (channels.div_ceil(line) | 1) * line })
+    }
+}
+
+/// A part: some pixels by some panels.
+struct Work<'a, T: Real> {
+    product: &'a Product<'a, T>,
+    layout: &'a Layout<'a, T>,
+    staging: Option<Staging>,
+    bias: &'a [T],
+    pixels: Range<usize>,
+    panels: Range<usize>,
+    /// Memory for the copy.
+    staged: &'a mut [T],
+    out: *mut T,
+    pitch: usize,
+}
+
+impl<T: Real> Work<'_, T> {
+    /// Copies the block's input and does to it what is to be done.
+    #[inline(always)]
+    fn stage(&mut self, pitch: usize) {
+        let [.., channels] = self.product.shape.input;
+        for (at, out) in self.pixels.clone().zip(self.staged.chunks_exact_mut(pitch)) {
+            let pixel = self.layout.pixel(at);
+            let out = &mut out[..channels];
+            // One tap and no padding: every pixel has its place.
+            let Some(place) = self.layout.place(pixel, [0, 0]) else { continue };
+            let values = &self.layout.values[place..][..channels];
+            match self.product.before {
+                Before::Nothing => out.copy_from_slice(values),
+                Before::Line { slope, level, act } => {
+                    let bounds = act.bounds().map(T::of);
+                    let (slope, level) = (&slope[..channels], &level[..channels]);
+                    for c in 0..channels {
+                        out[c] = clamp(values[c].fma(slope[c], level[c]), bounds);
+                    }
+                }
+                Before::Scale(factors) => {
+                    let factors = &factors[pixel[0] * channels..][..channels];
+                    for c in 0..channels {
+                        out[c] = values[c] * factors[c];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Pixels of the tile that begins at `first`: tiles of a block are of about the same size.
+    #[inline(always)]
+    fn tiles<S: Simd>(&self) -> impl Iterator<Item = (usize, usize)> + use<T, S> {
+        let Range { start, end } = self.pixels;
+        let tiles = (end - start).div_ceil(tile::pixels::<S>());
+        let bound = move |tile: usize| start + tile * (end - start) / tiles;
+        (0..tiles).map(move |tile| (bound(tile), bound(tile + 1) - bound(tile)))
+    }
+}
+
+impl<T: Real> pulp::WithSimd for Work<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let n_segments = self.layout.n_segments();
+        if let Some(Staging { pitch }) = self.staging {
+            self.stage(pitch);
+        }
+        let mut reads: Vec<Reads<T>> = Vec::new();
+        for (first, count) in self.tiles::<S>() {
+            let begin = reads.len();
+            reads.resize(begin + n_segments, [self.layout.zeros.as_ptr(); PIXELS]);
+            match self.staging {
+                None => self.layout.reads(first, count, &mut reads[begin..]),
+                Some(Staging { pitch }) => {
+                    for m in 0..PIXELS {
+                        let row = first - self.pixels.start + m.min(count - 1);
+                        reads[begin][m] = self.staged[row * pitch..][..self.layout.segment].as_ptr();
+                    }
+                }
+            }
+        }
+        let (outputs, extras) = (self.product.shape.outputs, &self.product.extras);
+        let silu = extras.act == Act::Silu;
+        for panel in self.panels.clone() {
+            let (from, width) = self.product.cut.span(panel);
+            let channels = width.min(outputs - from);
+            for ((first, count), reads) in self.tiles::<S>().zip(reads.chunks_exact(n_segments)) {
+                let out = self.out.wrapping_add(first * self.pitch + from);
+                let addend = extras.addend.map_or(std::ptr::null(), |addend| addend[first * outputs + from..].as_ptr());
+                let tile = Tile {
+                    reads,
+                    segment: self.layout.segment,
+                    panel: self.product.cut.panel(self.product.panels, panel),
+                    bias: &self.bias[from..from + width],
+                    count,
+                    outputs: channels,
+                    out,
+                    out_pitch: self.pitch,
+                    addend,
+                    addend_pitch: outputs,
+                    bounds: extras.act.bounds().map(T::of),
+                };
+                // SAFETY: `reads` point at whole segments, as their slices were checked; `run` checked the sizes of
+                // output and addend, and no other part has these pixels and these panels.
+                unsafe { tile.run(simd) };
+                if silu {
+                    for m in 0..count {
+                        // SAFETY: the values that the tile just wrote, of which this part alone has a reference.
+                        let row = unsafe { std::slice::from_raw_parts_mut(out.add(m * self.pitch), channels) };
+                        for value in row {
+                            *value = Silu.value(*value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

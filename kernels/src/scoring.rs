@@ -1,0 +1,228 @@
+//! What the CPU does for a network that scores and cannot be differentiated: convolution over packed weights, pools, joins,
+//! each in one pass over channels-last images by all threads. Where these do not apply (a GPU, a network that learns, half
+//! precision) the callers use the tensor library's operations.
+
+use burn::backend::Flex;
+use burn::tensor::{DType, Tensor};
+use burn_flex::FlexTensor;
+
+use crate::cpu::direct::{self, Before, Extras, Product};
+use crate::cpu::panels::Cut;
+use crate::cpu::pools::{self, Pool};
+use crate::cpu::{conv, passes, tensors};
+use crate::geometry::{Act, Plane};
+use crate::layer::{After, on_cpu};
+use crate::ops::typed;
+
+/// Whether the operations of this module can take a tensor.
+pub fn scores_here<const D: usize>(x: &Tensor<D>) -> bool {
+    let device = x.device();
+    on_cpu(&device) && !device.is_autodiff() && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// The CPU's own tensor.
+fn flex<const D: usize>(x: Tensor<D>) -> FlexTensor {
+    x.try_into_primitive::<Flex>().unwrap_or_else(|error| panic!("not a plain tensor of the CPU: {error:?}"))
+}
+
+fn contiguous<const D: usize>(x: Tensor<D>) -> FlexTensor {
+    flex(x).to_contiguous()
+}
+
+fn images(x: Tensor<4>) -> FlexTensor {
+    tensors::readable(flex(x))
+}
+
+/// Runs `work` on the threads that compute, so that handing out the work of each layer wakes nobody.
+pub fn among_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    // A pool of one thread gains nothing and would only take the work to another core.
+    if rayon::current_num_threads() == 1 { work() } else { rayon::scope(|_| work()) }
+}
+
+/// What is done to the input of a convolution with one tap and no padding on its way in.
+#[allow(clippy::large_enum_variant)] // One a layer; a box would only cost a step more.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// Nothing; for every convolution.
+    AsItIs,
+    /// `x * slope + level` of each channel, then an activation that is no SiLU: a folded BatchNorm.
+    Line([Tensor<1>; 2], Act),
+    /// Factors `[n, 1, 1, channels]`.
+    Scaled(Tensor<4>),
+}
+
+/// A dense kernel `[outputs, inputs, height, width]` arranged as the CPU's convolution of this stride reads it. About as
+/// large as the kernel (outputs are filled up to a whole vector), or 16/9 of it where 3 x 3 kernels are transformed. The
+/// arrangement is this machine's and is never stored.
+pub fn pack(weight: Tensor<4>, stride: [usize; 2]) -> Tensor<1> {
+    let [outputs, inputs, down, across] = weight.dims();
+    let weight = contiguous(weight.permute([0, 2, 3, 1]));
+    let packed = typed!(weight, T => {
+        let cut = Cut::new::<T>(outputs, inputs * down * across);
+        let packed = conv::pack::<T>(&cut, tensors::values(&weight), [down, across], stride);
+        let len = packed.len();
+        tensors::tensor(packed, [len])
+    });
+    Tensor::from_primitive::<Flex>(packed)
+}
+
+/// [`crate::conv2d`] over weights that [`pack`] made of a kernel with `outputs`.
+///
+/// # Panics
+/// Shapes that do not fit each other, or an entry that this convolution cannot have.
+pub fn conv2d_packed(
+    x: Tensor<4>,
+    entry: Way,
+    packed: Tensor<1>,
+    outputs: usize,
+    plane: Plane,
+    after: After,
+) -> Tensor<4> {
+    let [n, height, width, inputs] = x.dims();
+    let [down, across] = plane.must_output([height, width]);
+    assert!(matches!(entry, Way::AsItIs) || direct::has_one_tap(&plane), "entry of a convolution with several taps");
+    assert!(!matches!(entry, Way::Line(_, Act::Silu)), "SiLU at the entry of a convolution");
+    let shape = conv::Shape { plane, input: [n, height, width, inputs], outputs };
+    let (x, packed) = (images(x), contiguous(packed));
+    let (bias, addend) = (after.bias.map(contiguous), after.addend.map(contiguous));
+    let entry_tensors = match &entry {
+        Way::AsItIs => Vec::new(),
+        Way::Line(lines, _) => lines.iter().cloned().map(contiguous).collect(),
+        Way::Scaled(factors) => {
+            assert_eq!(factors.dims(), [n, 1, 1, inputs], "factors at the entry of a convolution");
+            vec![contiguous(factors.clone())]
+        }
+    };
+    let out = typed!(x, T => {
+        let before = match (&entry, entry_tensors.as_slice()) {
+            (Way::Line(_, act), [slope, level]) => {
+                Before::Line { slope: tensors::values(slope), level: tensors::values(level), act: *act }
+            }
+            (Way::Scaled(_), [factors]) => Before::Scale(tensors::values(factors)),
+            _ => Before::Nothing,
+        };
+        let extras = Extras {
+            bias: bias.as_ref().map(tensors::values),
+            addend: addend.as_ref().map(tensors::values),
+            act: after.act,
+        };
+        let product = Product {
+            shape,
+            input: tensors::source::<T>(&x),
+            before,
+            cut: Cut::new::<T>(outputs, shape.patch()),
+            panels: tensors::values(&packed),
+            extras,
+        };
+        conv::packed(&product).into_tensor([n, down, across, outputs])
+    });
+    Tensor::from_primitive::<Flex>(out)
+}
+
+/// Pools with the square that `plane` describes.
+///
+/// # Panics
+/// The square does not fit the padded images.
+pub fn pool2d(x: Tensor<4>, plane: Plane, kind: Pool) -> Tensor<4> {
+    let [n, height, width, channels] = x.dims();
+    let [down, across] = plane.must_output([height, width]);
+    let x = images(x);
+    let out = typed!(x, T => {
+        let out = pools::pool::<T>(&plane, tensors::source(&x), [n, height, width, channels], kind);
+        out.into_tensor([n, down, across, channels])
+    });
+    Tensor::from_primitive::<Flex>(out)
+}
+
+/// Mean over height and width: `[n, h, w, c]` to `[n, c]`.
+pub fn mean_of_pixels(x: Tensor<4>) -> Tensor<2> {
+    let [n, height, width, channels] = x.dims();
+    let x = images(x);
+    let mean = typed!(x, T => {
+        let mean = pools::global_average::<T>(tensors::source(&x), [n, height, width, channels]);
+        tensors::tensor(mean, [n, channels])
+    });
+    Tensor::from_primitive::<Flex>(mean)
+}
+
+/// `act(x * slope + level)` with a slope and a level for each channel, or `act(x)`.
+pub fn line(x: Tensor<4>, line: Option<[Tensor<1>; 2]>, act: Act) -> Tensor<4> {
+    let [n, height, width, channels] = x.dims();
+    let (x, line) = (images(x), line.map(|line| line.map(contiguous)));
+    let out = typed!(x, T => {
+        let line = line.as_ref().map(|line| line.each_ref().map(tensors::values));
+        let out = passes::line::<T>(tensors::source(&x), n * height * width, channels, line, act);
+        out.into_tensor([n, height, width, channels])
+    });
+    Tensor::from_primitive::<Flex>(out)
+}
+
+/// Images side by side in their channels.
+///
+/// # Panics
+/// Images of different number, height, width or type.
+pub fn join_channels(parts: Vec<Tensor<4>>) -> Tensor<4> {
+    let dims: Vec<[usize; 4]> = parts.iter().map(Tensor::dims).collect();
+    let Some([n, height, width, _]) = dims.first().copied() else { panic!("nothing to join") };
+    assert!(
+        dims.iter().all(|part| part[..3] == [n, height, width]),
+        "images of different sizes side by side: {dims:?}"
+    );
+    let channels = dims.iter().map(|part| part[3]).sum();
+    let parts: Vec<FlexTensor> = parts.into_iter().map(images).collect();
+    let out = typed!(parts[0], T => {
+        let sources: Vec<_> = parts.iter().zip(&dims).map(|(part, dims)| (tensors::source::<T>(part), dims[3])).collect();
+        passes::join(&sources, n * height * width).into_tensor([n, height, width, channels])
+    });
+    Tensor::from_primitive::<Flex>(out)
+}
+
+/// Images that other images join one after the other, in memory that is as wide as all of them from the start.
+#[derive(Debug)]
+pub struct Growing {
+    wide: FlexTensor,
+    channels: usize,
+}
+
+impl Growing {
+    /// Begins with `x` and has room for `most` channels.
+    ///
+    /// # Panics
+    /// `x` alone has more channels.
+    pub fn new(x: Tensor<4>, most: usize) -> Growing {
+        let [n, height, width, channels] = x.dims();
+        assert!(channels <= most, "{channels} channels in the place of {most}");
+        let x = images(x);
+        let wide = typed!(x, T => {
+            let mut wide = crate::cpu::pool::Buffer::<T>::new(n * height * width * most);
+            passes::place(tensors::source(&x), channels, &mut wide, most, 0);
+            wide.into_tensor([n, height, width, most])
+        });
+        Growing { wide, channels }
+    }
+
+    /// The images so far. While they are alive, joining costs a copy of all.
+    pub fn images(&self) -> Tensor<4> {
+        Tensor::from_primitive::<Flex>(self.wide.narrow(3, 0, self.channels))
+    }
+
+    /// Joins more channels.
+    ///
+    /// # Panics
+    /// Another size or type, or no room.
+    pub fn push(&mut self, more: Tensor<4>) {
+        let [n, height, width, channels] = more.dims();
+        let [.., most] = tensors::dims::<4>(&self.wide);
+        assert_eq!(tensors::dims::<4>(&self.wide), [n, height, width, most], "images of other sizes side by side");
+        assert!(self.channels + channels <= most, "no room for {channels} more channels");
+        if !self.wide.is_unique() {
+            // Somebody still holds the images so far. The library's own copy refuses memory aligned to cache lines.
+            self.wide = Growing::new(self.images(), most).wide;
+        }
+        let (more, from) = (images(more), self.channels);
+        typed!(more, T => {
+            passes::place(tensors::source::<T>(&more), channels, self.wide.storage_mut(), most, from);
+        });
+        self.channels += channels;
+    }
+}

@@ -1,0 +1,206 @@
+//! What the CPU does for networks that score, against the same written with the operations that every device has, and
+//! against plain definitions.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use ichd_kernels::{
+    Act, After, Growing, Plane, Pool, Way, activate, conv2d, conv2d_packed, join_channels, line, mean_of_pixels, pack,
+    pool2d,
+};
+use proptest::prelude::*;
+
+/// Values between -1 and 1 that look random.
+fn tensor<const D: usize>(shape: [usize; D], seed: usize, dtype: DType) -> Tensor<D> {
+    let count: usize = shape.iter().product();
+    let values: Vec<f64> =
+        (0..count).map(|at| ((at * 7919 + seed * 104_729 + 13) % 2003) as f64 / 1001.0 - 1.0).collect();
+    Tensor::from_data(TensorData::new(values, shape), (&Device::flex(), dtype))
+}
+
+fn read<const D: usize>(x: Tensor<D>) -> Vec<f64> {
+    x.into_data().convert_dtype(DType::F64).try_to_vec().expect("numbers")
+}
+
+fn worst<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f64 {
+    assert_eq!(found.dims(), expected.dims());
+    read(found).iter().zip(read(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// A convolution of random shape, with everything that can come before and after it.
+#[derive(Clone, Debug)]
+struct Case {
+    plane: Plane,
+    dims: [usize; 4],
+    outputs: usize,
+    act: Act,
+    bias: bool,
+    added: bool,
+    way: u8,
+    /// Channels of wider images among which the input lies.
+    around: usize,
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let side = prop_oneof![Just([1, 1]), Just([3, 3]), [1usize..6, 1usize..8]];
+    let channels = prop_oneof![1usize..40, Just(32), Just(48), Just(64), Just(96), Just(512)];
+    let plane = (side, prop_oneof![Just([1, 1]), [1usize..4, 1usize..4]], [0usize..4, 0usize..4, 0usize..4, 0usize..4]);
+    let act = prop_oneof![Just(Act::Linear), Just(Act::Relu), Just(Act::Relu6), Just(Act::Silu)];
+    let sizes = (1usize..4, 1usize..14, 1usize..14, channels, 1usize..100);
+    (plane, sizes, act, any::<[bool; 2]>(), 0u8..3, 0usize..3).prop_filter_map(
+        "fits",
+        |((kernel, stride, padding), (n, height, width, channels, outputs), act, [bias, added], way, around)| {
+            let plane = Plane { kernel, stride, padding };
+            plane.output([height, width])?;
+            let way = if kernel == [1, 1] && padding == [0; 4] { way } else { 0 };
+            Some(Case { plane, dims: [n, height, width, channels], outputs, act, bias, added, way, around })
+        },
+    )
+}
+
+fn check(case: &Case, dtype: DType, allowed: f64) -> Result<(), TestCaseError> {
+    let Case { plane, dims: [n, height, width, inputs], outputs, act, .. } = *case;
+    // The input as some of the channels of wider images.
+    let wide = tensor([n, height, width, inputs + 2 * case.around], 1, dtype);
+    let x = wide.narrow(3, case.around, inputs);
+    let weight = tensor([outputs, inputs, plane.kernel[0], plane.kernel[1]], 2, dtype) * 0.25;
+    let [down, across] = plane.output([height, width]).expect("it fits");
+    let after = || After {
+        bias: case.bias.then(|| tensor([outputs], 3, dtype)),
+        addend: case.added.then(|| tensor([n, down, across, outputs], 4, dtype)),
+        act,
+    };
+    let lines = [tensor([inputs], 5, dtype), tensor([inputs], 6, dtype)];
+    let factors = tensor([n, 1, 1, inputs], 7, dtype);
+    let along = |vector: &Tensor<1>| vector.clone().reshape([1, 1, 1, inputs]);
+    let (way, entered) = match case.way {
+        0 => (Way::AsItIs, x.clone()),
+        1 => {
+            let entered = activate(x.clone() * along(&lines[0]) + along(&lines[1]), Act::Relu);
+            (Way::Line(lines, Act::Relu), entered)
+        }
+        _ => (Way::Scaled(factors.clone()), x.clone() * factors),
+    };
+    let found = conv2d_packed(x, way, pack(weight.clone(), plane.stride), outputs, plane, after());
+    // Without any of it, and in f64: the convolution that `layers.rs` holds against its definition.
+    let sums = conv2d(entered.cast(DType::F64), weight.cast(DType::F64), plane, After::nothing());
+    let after = after();
+    let expected = After {
+        bias: after.bias.map(|bias| bias.cast(DType::F64)),
+        addend: after.addend.map(|addend| addend.cast(DType::F64)),
+        act,
+    }
+    .apply(sums);
+    let scale = 1.0 + read(expected.clone()).into_iter().map(f64::abs).fold(0.0, f64::max);
+    let off = worst(found, expected);
+    prop_assert!(off < allowed * scale, "{dtype:?}: off by {off:e} of {scale}");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(384))]
+
+    #[test]
+    fn packed_convolutions_are_convolutions(case in any_case()) {
+        check(&case, DType::F64, 1e-13)?;
+        check(&case, DType::F32, 2e-5)?;
+    }
+
+    #[test]
+    fn pools_follow_their_definition(
+        side in 1usize..5, stride in 1usize..4, padding in [0usize..3, 0usize..3, 0usize..3, 0usize..3],
+        dims in [1usize..3, 1usize..10, 1usize..10, 1usize..90], kind in 0u8..3,
+    ) {
+        let plane = Plane { kernel: [side; 2], stride: [stride; 2], padding };
+        prop_assume!(padding.iter().all(|zeros| *zeros < side));
+        let Some([down, across]) = plane.output([dims[1], dims[2]]) else { return Ok(()) };
+        let kind = [Pool::Maximum, Pool::Average, Pool::AverageWithZeros][usize::from(kind)];
+        let x = tensor(dims, 1, DType::F64);
+        let values = read(x.clone());
+        let found = read(pool2d(x, plane, kind));
+        let [n, height, width, channels] = dims;
+        prop_assert_eq!(found.len(), n * down * across * channels);
+        for (at, found) in found.into_iter().enumerate() {
+            let (channel, pixel) = (at % channels, at / channels);
+            let (image, row, column) = (pixel / (down * across), pixel / across % down, pixel % across);
+            let mut inside = Vec::new();
+            for (dy, dx) in (0..side).flat_map(|dy| (0..side).map(move |dx| (dy, dx))) {
+                let y = (row * stride + dy).checked_sub(padding[0]).filter(|y| *y < height);
+                let x = (column * stride + dx).checked_sub(padding[1]).filter(|x| *x < width);
+                if let (Some(y), Some(x)) = (y, x) {
+                    inside.push(values[((image * height + y) * width + x) * channels + channel]);
+                }
+            }
+            let sum: f64 = inside.iter().sum();
+            let expected = match kind {
+                Pool::Maximum => inside.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                Pool::Average => sum / inside.len() as f64,
+                Pool::AverageWithZeros => sum / (side * side) as f64,
+            };
+            // A square that lies outside altogether has no mean.
+            prop_assert!(inside.is_empty() || (found - expected).abs() < 1e-12, "{} instead of {}", found, expected);
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    for (kernel, channels, outputs) in [(1, 512, 70), (3, 64, 100), (3, 20, 33), (7, 3, 64)] {
+        let x = tensor([3, 19, 23, channels], 1, DType::F32);
+        let weight = tensor([outputs, channels, kernel, kernel], 2, DType::F32);
+        let packed = pack(weight, [1, 1]);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            let (x, packed) = (x.clone(), packed.clone());
+            let plane = Plane::square(kernel, 1);
+            pool.install(|| read(conv2d_packed(x, Way::AsItIs, packed, outputs, plane, After::nothing())))
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(7) == one, "{kernel} x {kernel} kernel");
+    }
+}
+
+#[test]
+fn an_image_scores_the_same_alone_and_among_others() {
+    let x = tensor([5, 9, 11, 64], 1, DType::F32);
+    let packed = pack(tensor([40, 64, 3, 3], 2, DType::F32), [1, 1]);
+    let run = |x| conv2d_packed(x, Way::AsItIs, packed.clone(), 40, Plane::square(3, 1), After::nothing());
+    let alone = run(x.clone().narrow(0, 3, 1));
+    assert_eq!(worst(run(x).narrow(0, 3, 1), alone), 0.0);
+}
+
+#[test]
+fn passes_do_what_the_library_does() {
+    for channels in [1, 24, 130] {
+        let x = tensor([2, 7, 5, channels + 3], 1, DType::F64).narrow(3, 2, channels);
+        let lines = [tensor([channels], 2, DType::F64), tensor([channels], 3, DType::F64)];
+        let along = |vector: &Tensor<1>| vector.clone().reshape([1, 1, 1, channels]);
+        for act in [Act::Linear, Act::Relu, Act::Relu6, Act::Silu] {
+            let expected = activate(x.clone() * along(&lines[0]) + along(&lines[1]), act);
+            assert!(worst(line(x.clone(), Some(lines.clone()), act), expected) < 1e-14, "{act:?}");
+            assert!(worst(line(x.clone(), None, act), activate(x.clone(), act)) < 1e-14, "{act:?}");
+        }
+        let mean = x.clone().reshape([2, 35, channels]).mean_dim(1).reshape([2, channels]);
+        assert!(worst(mean_of_pixels(x.clone()), mean) < 1e-14);
+        let other = tensor([2, 7, 5, 6], 4, DType::F64);
+        let expected = Tensor::cat(vec![x.clone(), other.clone(), x.clone()], 3);
+        assert_eq!(worst(join_channels(vec![x.clone(), other.clone(), x.clone()]), expected.clone()), 0.0);
+        let mut growing = Growing::new(x.clone(), 2 * channels + 6);
+        let begun = growing.images();
+        growing.push(other);
+        growing.push(x.clone());
+        assert_eq!(worst(growing.images(), expected), 0.0);
+        assert_eq!(worst(begun, x), 0.0, "images that somebody still holds do not change");
+    }
+    let x = Tensor::<4>::from_data(
+        TensorData::new(vec![1.0, f64::NAN, 3.0, 2.0], [1, 2, 2, 1]),
+        (&Device::flex(), DType::F64),
+    );
+    let plane = Plane { padding: [0; 4], ..Plane::square(2, 2) };
+    assert!(
+        read(pool2d(x.clone(), plane, Pool::Maximum))[0].is_nan(),
+        "what is not a number must not vanish in a pool"
+    );
+    let packed = pack(tensor([1, 1, 1, 1], 1, DType::F64), [1, 1]);
+    let after = After { bias: None, addend: None, act: Act::Relu };
+    let plane = Plane::square(1, 1);
+    assert!(read(conv2d_packed(x, Way::AsItIs, packed, 1, plane, after))[1].is_nan(), "nor in an activation");
+}

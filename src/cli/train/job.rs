@@ -1,0 +1,237 @@
+//! One run of training: what it is, and how it goes from data to a model.
+
+use std::path::{Path, PathBuf};
+
+use ichd_kernels::Window;
+use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
+use ichd_plugin::weights::Weights;
+use serde_json::json;
+
+use super::{Screen, data_fatal, train_fatal};
+use crate::clock::{Clock, SystemClock, rfc3339};
+use crate::config::{Config, WindowSetting};
+use crate::device::Chosen;
+use crate::disk::{Disk, RealDisk, make_folders};
+use crate::error::{Exit, Fatal};
+use crate::identity::sha256;
+use crate::model::{self, Preprocessing};
+use crate::registry;
+use crate::trainer::dataset::Dataset;
+use crate::trainer::outcome::{Naming, Outcome, OutcomeError, finish};
+use crate::trainer::recipe::TrainSetting;
+use crate::trainer::training::{End, Training};
+
+/// One run.
+pub struct Job {
+    /// Architecture.
+    pub spec: &'static BackboneSpec,
+    /// Where it begins.
+    pub start: Start,
+    /// How it goes.
+    pub setting: TrainSetting,
+    /// Name of the model that comes out.
+    pub name: String,
+    /// Its version; the next number if not given.
+    pub version: Option<String>,
+    /// Folder of the run.
+    pub folder: PathBuf,
+}
+
+/// How a run ended.
+pub enum Ended {
+    /// With a model.
+    Done {
+        /// The epoch, from 1, that was kept.
+        best_epoch: u32,
+        /// The model's version.
+        version: String,
+        /// What came of it.
+        outcome: Box<Outcome>,
+    },
+    /// By the wish to stop; it can go on.
+    Stopped,
+}
+
+impl Job {
+    /// Whether the run was begun before.
+    pub fn is_begun(&self) -> bool {
+        self.folder.join("checkpoint").exists()
+    }
+
+    /// Trains, goes on from the last checkpoint if `resume` says so, and makes the model.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    pub fn run(
+        &self,
+        config: &Config,
+        device: &Chosen,
+        dataset: &Dataset,
+        resume: bool,
+        screen: &mut Screen,
+    ) -> Result<Ended, Fatal> {
+        make_folders(&self.folder).map_err(|error| Fatal::io(format!("{}: {error}", self.folder.display())))?;
+        let split = self.folder.join("split.csv");
+        let parts = dataset.split(&self.setting, &split, &mut |line| screen.tell_line(line)).map_err(data_fatal)?;
+        let training = Training {
+            spec: self.spec,
+            variant: self.start.variant,
+            preprocessing: &self.start.preprocessing,
+            device,
+            setting: &self.setting,
+            dataset,
+            parts: &parts,
+            start: &self.start.weights,
+            folder: &self.folder,
+            digest: self.digest(dataset, &parts),
+            disk: &RealDisk as &dyn Disk,
+        };
+        screen.expect(&self.setting);
+        let (n, side) = (parts.each_ref().map(Vec::len), self.start.preprocessing.side);
+        screen.tell_line(format!(
+            "{} from {}: {} slices train, {} validate, side {side}, on {}",
+            self.spec.name, self.start.words, n[0], n[1], device.name
+        ));
+        let End::Done { best_epoch } = training.run(resume, screen).map_err(|error| train_fatal(&error))? else {
+            return Ok(Ended::Stopped);
+        };
+        let models = &config.model.path;
+        let version = self.version.clone().unwrap_or_else(|| model::free_version(models, &self.name));
+        let command: Vec<String> = std::env::args().collect();
+        let naming = Naming {
+            models,
+            name: &self.name,
+            version: &version,
+            start: &self.start.words,
+            command: &command.join(" "),
+            created: &rfc3339(SystemClock::new().wall()),
+        };
+        let outcome = finish(&training, &naming).map_err(|error| match error {
+            OutcomeError::Train(error) => train_fatal(&error),
+            other => Fatal::config(other),
+        })?;
+        Ok(Ended::Done { best_epoch, version, outcome: Box::new(outcome) })
+    }
+
+    /// What [`Job::digest`] would be for these data, with the split that the run's folder holds.
+    ///
+    /// # Errors
+    /// The split cannot be read or made.
+    pub fn digest_of(&self, dataset: &Dataset, screen: &Screen) -> Result<String, Fatal> {
+        let split = self.folder.join("split.csv");
+        let parts = dataset.split(&self.setting, &split, &mut |line| screen.tell_line(line)).map_err(data_fatal)?;
+        Ok(self.digest(dataset, &parts))
+    }
+
+    /// Names settings, data, split and start: what a checkpoint belongs to. How often checkpoints are made and where, and
+    /// how the model is stored in the end, does not count.
+    fn digest(&self, dataset: &Dataset, parts: &[Vec<usize>; 2]) -> String {
+        let setting = TrainSetting {
+            runs_path: PathBuf::new(),
+            cache_path: PathBuf::new(),
+            checkpoint_secs: 0,
+            stored: Precision::F32,
+            ..self.setting.clone()
+        };
+        let instances = parts.each_ref().map(|part| dataset.facts(part).sha256);
+        let weights = self.start.weights.to_safetensors().map(|bytes| sha256(&bytes)).unwrap_or_default();
+        let preprocessing = self.start.preprocessing.to_json();
+        let all = json!([setting, self.spec.name, preprocessing, weights, dataset.labels_sha256, instances]);
+        sha256(all.to_string().as_bytes())
+    }
+}
+
+/// Where training begins.
+pub struct Start {
+    /// Weights.
+    pub weights: Weights,
+    /// Form of the backbone.
+    pub variant: Variant,
+    /// How its input is made.
+    pub preprocessing: Preprocessing,
+    /// The same in words.
+    pub words: String,
+}
+
+/// What is wished of a start.
+pub struct StartWish<'w> {
+    /// A model whose weights are taken; random ones if none.
+    pub from: Option<&'w str>,
+    /// Side of the input; the backbone's or the model's own if none.
+    pub side: Option<usize>,
+    /// Windows; those of the settings or of the model if none.
+    pub windows: Option<&'w [WindowSetting]>,
+    /// Seed of random weights.
+    pub seed: u64,
+}
+
+impl Start {
+    /// The weights and the preprocessing.
+    ///
+    /// # Errors
+    /// The model cannot be used, or a wish does not fit the backbone.
+    pub fn new(
+        config: &Config,
+        models: &Path,
+        spec: &'static BackboneSpec,
+        wish: &StartWish<'_>,
+    ) -> Result<Start, Fatal> {
+        let mut start = match wish.from {
+            Some(name) => Start::from_model(models, spec, name)?,
+            None => Start::random(config, spec, wish)?,
+        };
+        if let Some(windows) = wish.windows {
+            if windows.len() != start.variant.windows {
+                let (count, takes) = (windows.len(), start.variant.windows);
+                return Err(Fatal::config(format!("{count} windows are given, {} takes {takes}", start.words)));
+            }
+            let kernel = |window: &WindowSetting| Window { level: window.level, width: window.width };
+            start.preprocessing.windows = windows.iter().map(kernel).collect();
+        }
+        start.preprocessing.side = wish.side.unwrap_or(start.preprocessing.side);
+        if !(spec.side_min..=2048).contains(&start.preprocessing.side) {
+            let sentence = format!("--side: {} to 2048 would be right for {}", spec.side_min, spec.name);
+            return Err(Fatal::new(Exit::Usage, sentence));
+        }
+        Ok(start)
+    }
+
+    fn from_model(models: &Path, spec: &'static BackboneSpec, name: &str) -> Result<Start, Fatal> {
+        let model = model::load_named(models, name).map_err(Fatal::config)?;
+        if model.spec.name != spec.name {
+            let sentence = format!("--from: {name} is a {}, not a {}", model.spec.name, spec.name);
+            return Err(Fatal::new(Exit::Usage, sentence));
+        }
+        let words = format!("{}/{}", model.card.name, model.card.version);
+        let variant = model.card.variant();
+        Ok(Start { weights: model.weights, variant, preprocessing: model.card.preprocessing, words })
+    }
+
+    fn random(config: &Config, spec: &'static BackboneSpec, wish: &StartWish<'_>) -> Result<Start, Fatal> {
+        let variant = Variant { windows: wish.windows.map_or(config.windows.len(), <[_]>::len), ..Variant::default() };
+        if variant.windows != 3 {
+            let sentence = "random weights take 3 windows; import weights for another number of them";
+            return Err(Fatal::config(sentence));
+        }
+        let preprocessing = Preprocessing {
+            windows: config.kernel_windows(),
+            ramp: config.ramp.into(),
+            side: spec.input_side,
+            mean: spec.mean.to_vec(),
+            std: spec.std.to_vec(),
+        };
+        let words = format!("random weights of seed {}", wish.seed);
+        Ok(Start { weights: spec.untrained(wish.seed), variant, preprocessing, words })
+    }
+}
+
+/// The backbone of that name.
+///
+/// # Errors
+/// There is none.
+pub fn backbone(name: &str) -> Result<&'static BackboneSpec, String> {
+    registry::find(name).ok_or_else(|| {
+        let known: Vec<&str> = registry::BACKBONES.iter().map(|spec| spec.name).collect();
+        format!("the backbone `{name}` is not known; known are {}", known.join(", "))
+    })
+}

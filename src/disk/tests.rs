@@ -1,0 +1,94 @@
+//! The disk as the daemon uses it, on a real file system.
+
+use super::*;
+
+#[test]
+fn moving_never_overwrites() {
+    let site = tempfile::tempdir().unwrap();
+    let done = site.path().join("done");
+    for text in ["first", "second", "third"] {
+        let path = site.path().join("a.dcm");
+        fs::write(&path, text).unwrap();
+        let print = RealDisk.fingerprint(&path).unwrap().unwrap();
+        let other = Fingerprint { mtime_ns: print.mtime_ns + 1, ..print };
+        assert_eq!(RealDisk.move_into(&path, other, &done, "x").unwrap(), None, "another state stays");
+        assert!(RealDisk.move_into(&path, print, &done, "x").unwrap().is_some());
+        assert!(!path.exists());
+    }
+    let read = |name: &str| fs::read_to_string(done.join(name)).unwrap();
+    assert_eq!((read("a.dcm"), read("a.dcm.x"), read("a.dcm.x.1")), ("first".into(), "second".into(), "third".into()));
+}
+
+#[test]
+fn links_pipes_and_large_files_are_not_read() {
+    let site = tempfile::tempdir().unwrap();
+    let file = site.path().join("file");
+    fs::write(&file, "12345").unwrap();
+    let link = site.path().join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let pipe = site.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert_eq!(RealDisk.fingerprint(&link).unwrap(), None);
+    assert_eq!(RealDisk.fingerprint(&pipe).unwrap(), None);
+    assert!(RealDisk.read(&link, 10).is_err());
+    assert!(RealDisk.read(&pipe, 10).is_err());
+    assert!(RealDisk.read(site.path(), 10).is_err());
+    assert_eq!(RealDisk.read(&file, 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    assert_eq!(RealDisk.read(&file, 5).unwrap().1, b"12345");
+}
+
+#[test]
+fn a_torn_line_is_cut_off() {
+    let site = tempfile::tempdir().unwrap();
+    let log = site.path().join("deep/er/log.jsonl");
+    assert_eq!(RealDisk.tail(&log).unwrap(), Tail::default());
+    assert_eq!(RealDisk.append(&log, 0, b"one\ntwo\nthr").unwrap(), 11);
+    assert_eq!(RealDisk.tail(&log).unwrap(), Tail { end: 8, line: Some("two".into()) });
+    assert_eq!(RealDisk.append(&log, 8, b"three\n").unwrap(), 14);
+    assert_eq!(RealDisk.append(&log, 8, b"3\n").unwrap(), 10, "a second try replaces the first");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntwo\n3\n");
+}
+
+#[test]
+fn only_a_file_that_did_not_change_is_deleted() {
+    let site = tempfile::tempdir().unwrap();
+    let path = site.path().join("a");
+    fs::write(&path, "1").unwrap();
+    let before = RealDisk.fingerprint(&path).unwrap().unwrap();
+    fs::write(&path, "22").unwrap();
+    assert!(!RealDisk.remove_unchanged(&path, before).unwrap());
+    let now = RealDisk.fingerprint(&path).unwrap().unwrap();
+    assert!(RealDisk.remove_unchanged(&path, now).unwrap());
+    assert_eq!(fs::read_dir(site.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn room_is_that_of_the_file_system() {
+    let room = RealDisk.room(&std::env::temp_dir()).unwrap();
+    assert!(room.bytes > 0 && room.files > 0, "{room:?}");
+    assert_eq!(RealDisk.room(Path::new("/no/such")).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_folder_appears_whole_and_is_never_replaced() {
+    let site = tempfile::tempdir().unwrap();
+    let path = site.path().join("model/1");
+    write_folder(&path, &[("a", b"1"), ("b", b"2")]).unwrap();
+    assert_eq!((fs::read(path.join("a")).unwrap(), fs::read(path.join("b")).unwrap()), (b"1".to_vec(), b"2".to_vec()));
+    let error = write_folder(&path, &[("a", b"3")]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
+    assert!(write_folder(&site.path().join("model/2"), &[("no/such", b"")]).is_err());
+    assert_eq!(fs::read_dir(site.path().join("model")).unwrap().count(), 1, "nothing is left behind");
+}
+
+#[test]
+fn whole_files_replace_and_leave_nothing_behind() {
+    let site = tempfile::tempdir().unwrap();
+    let path = site.path().join("study/a.json");
+    RealDisk.write_whole(&path, b"1").unwrap();
+    RealDisk.write_whole(&path, b"22").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"22");
+    assert_eq!(fs::read_dir(site.path().join("study")).unwrap().count(), 1);
+}

@@ -1,0 +1,212 @@
+//! watchdog: ends the program when a step of work takes too long, or stopping does. What hangs in a driver or a codec
+//! cannot be ended from within, so the process ends (exit code 75) and its supervisor starts it again.
+//!
+//! Who hung is on record before that: of a file that was being decoded the attempt is counted beforehand, files of the
+//! batch on the device are blamed now, and only those. At the next start they are scored alone; what hangs again and
+//! again is refused as poison like any other file that ends the program (see `ledger`).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::admit::path_key;
+use crate::clock::{Clock, Tick};
+use crate::error::Exit;
+use crate::flood;
+use crate::ledger::Ledger;
+use crate::stage::Stop;
+use crate::tally::Tally;
+use crate::telemetry;
+
+/// What one thread is busy with, for the watchdog to see.
+#[derive(Debug, Default)]
+pub struct AtHand(Mutex<Job>);
+
+#[derive(Debug, Default)]
+struct Job {
+    /// Odd while there is one.
+    number: u64,
+    files: Vec<PathBuf>,
+}
+
+/// A step of work; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Busy<'a>(&'a AtHand);
+
+impl AtHand {
+    /// A step of work on these files begins.
+    pub fn begin(&self, files: Vec<PathBuf>) -> Busy<'_> {
+        let mut job = self.lock();
+        *job = Job { number: (job.number + 1) | 1, files };
+        Busy(self)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Job> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> Option<u64> {
+        let number = self.lock().number;
+        (number % 2 == 1).then_some(number)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut job = self.0.lock();
+        *job = Job { number: job.number + 1, files: Vec::new() };
+    }
+}
+
+/// How long one thing has been going on, counted in looks: one look adds two periods at most. So a process that was
+/// stopped as a whole, or whose machine slept, is not taken for one that hangs.
+#[derive(Debug, Default)]
+struct Spent {
+    what: Option<u64>,
+    looked: Option<Tick>,
+    time: Duration,
+}
+
+impl Spent {
+    fn look(&mut self, now: Tick, what: Option<u64>, period: Duration) -> Duration {
+        let passed = self.looked.map_or(Duration::ZERO, |looked| now.saturating_sub(looked)).min(period * 2);
+        self.time = if what.is_some() && what == self.what { self.time + passed } else { Duration::ZERO };
+        (self.what, self.looked) = (what, Some(now));
+        self.time
+    }
+}
+
+/// What the thread needs.
+pub struct Watchdog {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// For blame.
+    pub ledger: Arc<Ledger>,
+    /// For the last words.
+    pub tally: Arc<Tally>,
+    /// From its wish on the time of stopping counts.
+    pub stop: Stop,
+    /// What the device is busy with.
+    pub device: Arc<AtHand>,
+    /// What each decoding thread is busy with.
+    pub decoders: Vec<Arc<AtHand>>,
+    /// Longest step.
+    pub step_max: Duration,
+    /// Longest stop.
+    pub stop_max: Duration,
+    /// How the process ends; it does not return.
+    pub end: fn(Exit),
+}
+
+/// Ends the process without any of its threads' or libraries' last wishes: a driver that hangs would hang there too.
+/// Everything that must be safe is safe by the order of recording.
+pub fn end_at_once(exit: Exit) {
+    signal_hook::low_level::exit(exit as i32)
+}
+
+impl Watchdog {
+    /// The thread; it ends when the sender of `ended` is gone.
+    pub fn run(self, ended: &Receiver<()>) {
+        let period = (self.step_max.min(self.stop_max) / 16).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let mut device = Spent::default();
+        let mut decoders: Vec<Spent> = self.decoders.iter().map(|_| Spent::default()).collect();
+        let mut stopping = Spent::default();
+        while ended.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            flood::tell(false);
+            let now = self.clock.now();
+            if device.look(now, self.device.number(), period) > self.step_max {
+                return self.device_hangs();
+            }
+            for (spent, decoder) in decoders.iter_mut().zip(&self.decoders) {
+                if spent.look(now, decoder.number(), period) > self.step_max {
+                    return self.decoder_hangs(decoder);
+                }
+            }
+            if stopping.look(now, self.stop.is_wished().then_some(1), period) > self.stop_max {
+                return self.stop_hangs();
+            }
+        }
+    }
+
+    fn device_hangs(&self) {
+        let files = self.device.lock().files.clone();
+        blame(&self.ledger, &files);
+        let (files, secs) = (files.len(), self.step_max.as_secs_f64());
+        tracing::error!(
+            files,
+            secs,
+            "The device has not finished a batch in limits.step_secs_max. The program ends (75); started again, it scores these files one by one."
+        );
+        (self.end)(Exit::Stalled);
+    }
+
+    fn decoder_hangs(&self, decoder: &AtHand) {
+        let file = decoder.lock().files.first().map(|file| telemetry::file(file).to_string()).unwrap_or_default();
+        let secs = self.step_max.as_secs_f64();
+        tracing::error!(%file, secs, "A file was not decoded in limits.step_secs_max. The program ends (75); the attempt counts.");
+        (self.end)(Exit::Stalled);
+    }
+
+    fn stop_hangs(&self) {
+        let (secs, in_flight) = (self.stop_max.as_secs_f64(), self.tally.count().in_flight().unwrap_or(0));
+        tracing::error!(
+            in_flight,
+            secs,
+            "What was taken is not finished in limits.stop_secs_max. The program ends (75); the rest is taken again at the next start."
+        );
+        (self.end)(Exit::Stalled);
+    }
+}
+
+/// Counts against files that the program ends because of a batch that they were in.
+pub fn blame(ledger: &Ledger, files: &[PathBuf]) {
+    let keys: Vec<String> = files.iter().map(|file| path_key(file)).collect();
+    if let Err(error) = ledger.blame(&keys) {
+        tracing::error!(%error, "The ledger did not take the blame; nothing is lost, but the same may happen again.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    fn secs(secs: u64) -> Tick {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn only_one_and_the_same_step_adds_up() {
+        let mut spent = Spent::default();
+        assert_eq!(spent.look(secs(0), Some(1), PERIOD), secs(0));
+        assert_eq!(spent.look(secs(1), Some(1), PERIOD), secs(1));
+        assert_eq!(spent.look(secs(2), Some(3), PERIOD), secs(0), "the next one");
+        assert_eq!(spent.look(secs(3), Some(3), PERIOD), secs(1));
+        assert_eq!(spent.look(secs(4), None, PERIOD), secs(0));
+        assert_eq!(spent.look(secs(99), Some(5), PERIOD), secs(0));
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_as_a_whole_does_not_hang() {
+        let mut spent = Spent::default();
+        spent.look(secs(0), Some(1), PERIOD);
+        assert_eq!(spent.look(secs(10_000), Some(1), PERIOD), secs(2));
+        assert_eq!(spent.look(secs(10_001), Some(1), PERIOD), secs(3));
+    }
+
+    #[test]
+    fn steps_have_numbers_and_end_with_their_guard() {
+        let at_hand = AtHand::default();
+        assert_eq!(at_hand.number(), None);
+        let busy = at_hand.begin(vec!["a".into()]);
+        let first = at_hand.number();
+        assert!(first.is_some());
+        drop(busy);
+        assert_eq!(at_hand.number(), None);
+        let _busy = at_hand.begin(vec!["b".into()]);
+        assert!(at_hand.number() > first);
+    }
+}
