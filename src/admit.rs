@@ -14,8 +14,9 @@ use crossbeam_channel::{Receiver, Sender, select};
 use crate::clock::{Clock, Tick};
 use crate::config::{Inbox, Watch};
 use crate::disk::{Disk, Fingerprint};
-use crate::dispose::{Disposer, Outcome};
+use crate::dispose::{Disposal, Disposer, Outcome};
 use crate::error::Fatal;
+use crate::identity::sha256;
 use crate::ledger::{FileState, Ledger};
 use crate::limits::{ADMITTED_QUEUE, URGENT_IN_A_ROW};
 use crate::parcel::{Admitted, Sighting};
@@ -118,32 +119,30 @@ impl Settler {
         self.poll = !hears;
     }
 
-    /// A scan came to its end without having looked everywhere: nothing is known to be gone.
-    pub fn scan_part(&mut self) {
+    /// A scan came to its end. Taken files that it did not see are gone, but for those below folders that it could not look
+    /// into.
+    pub fn scan_end(&mut self, unread: &[PathBuf]) {
         let scan = self.scan;
-        for taken in self.taken.values_mut() {
-            taken.seen_in_scan = taken.seen_in_scan.max(scan + 1);
+        let may_be_there = |path: &Path| unread.iter().any(|folder| path.starts_with(folder));
+        self.taken.retain(|path, taken| taken.seen_in_scan == scan || may_be_there(path));
+        self.scan += 1;
+    }
+
+    /// At most `most` files of a kind that look complete now, the longest quiet first: urgent ones and others. The caller
+    /// looks once more and answers with `observe` or `take`. Of very many that wait none is copied but those.
+    pub fn due(&self, now: Tick, most: usize, is_urgent: impl Fn(&Path) -> bool) -> [Vec<PathBuf>; 2] {
+        let mut kinds: [Vec<(Tick, &PathBuf)>; 2] = Default::default();
+        for (path, waiting) in self.waiting.iter().filter(|(_, waiting)| self.is_due(now, waiting)) {
+            kinds[usize::from(!is_urgent(path))].push((waiting.since, path));
         }
-        self.scan += 1;
-    }
-
-    /// A scan came to its end. Taken files that it did not see are gone.
-    pub fn scan_end(&mut self) {
-        let scan = self.scan;
-        self.taken.retain(|_, taken| taken.seen_in_scan == scan);
-        self.scan += 1;
-    }
-
-    /// Files that look complete now, the longest quiet first. The caller looks once more and answers with `observe` or `take`.
-    pub fn due(&self, now: Tick) -> Vec<PathBuf> {
-        let mut due: Vec<(Tick, &PathBuf)> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| self.is_due(now, waiting))
-            .map(|(path, w)| (w.since, path))
-            .collect();
-        due.sort_unstable();
-        due.into_iter().map(|(_, path)| path.clone()).collect()
+        kinds.map(|mut due| {
+            if due.len() > most {
+                due.select_nth_unstable(most);
+                due.truncate(most);
+            }
+            due.sort_unstable();
+            due.into_iter().map(|(_, path)| path.clone()).collect()
+        })
     }
 
     fn is_due(&self, now: Tick, waiting: &Waiting) -> bool {
@@ -177,9 +176,8 @@ impl Settler {
 
 /// The next `most` files in the order in which they are let in: urgent ones first, but after [`URGENT_IN_A_ROW`] of
 /// them one other that waits.
-fn turns(due: Vec<PathBuf>, most: usize, is_urgent: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
-    let (urgent, others): (Vec<PathBuf>, Vec<PathBuf>) = due.into_iter().partition(|path| is_urgent(path));
-    let (mut urgent, mut others) = (urgent.into_iter(), others.into_iter());
+fn turns(due: [Vec<PathBuf>; 2], most: usize) -> Vec<PathBuf> {
+    let [mut urgent, mut others] = due.map(Vec::into_iter);
     let mut turns = Vec::new();
     loop {
         let before = turns.len();
@@ -262,11 +260,12 @@ impl Admission {
                 recv(stop.waker()) -> _ => return Ok(()),
                 default(wait) => {}
             }
-            while let Ok(sighting) = sightings.try_recv() {
+            // No more than the queue holds: a scan of very many files must not keep those before it waiting.
+            for sighting in sightings.try_iter().take(ADMITTED_QUEUE) {
                 self.note(&sighting);
             }
             let next = self.take_turns();
-            is_behind = next.len() == ADMITTED_QUEUE;
+            is_behind = next.len() == ADMITTED_QUEUE || !sightings.is_empty();
             for path in next {
                 let Some(file) = self.admit(path)? else { continue };
                 if admitted.send(file).is_err() {
@@ -294,14 +293,14 @@ impl Admission {
             folder_below(std::slice::from_ref(&self.inbox), path)
                 .is_some_and(|folder| self.rules.is_urgent_folder(&folder))
         };
-        turns(self.settler.due(self.clock.now()), ADMITTED_QUEUE, is_urgent)
+        turns(self.settler.due(self.clock.now(), ADMITTED_QUEUE, is_urgent), ADMITTED_QUEUE)
     }
 
     /// Takes note of what the watcher saw.
     pub fn note(&mut self, sighting: &Sighting) {
         let (path, open) = match sighting {
-            Sighting::ScanEnd => return self.settler.scan_end(),
-            Sighting::ScanPart => return self.settler.scan_part(),
+            Sighting::ScanEnd => return self.settler.scan_end(&[]),
+            Sighting::ScanPart(unread) => return self.settler.scan_end(unread),
             Sighting::Hearing(hears) => return self.settler.hear(*hears),
             Sighting::Touched(path) => (path, Some(true)),
             Sighting::Closed(path) => (path, Some(false)),
@@ -313,6 +312,14 @@ impl Admission {
             Err(error) if error.kind() == ErrorKind::NotFound => self.settler.forget(path),
             Err(error) => tracing::debug!(file = %telemetry::file(path), %error, "A file cannot be looked at yet."),
         }
+    }
+
+    /// Whether a file that is about to be put away unread has the content that the record speaks of. Names, sizes and times
+    /// of two files may agree, and inodes come again.
+    fn is_content(&self, path: &Path, print: Fingerprint, digest: Option<&str>) -> bool {
+        // Nobody could read it then either; such files are moved, never deleted.
+        let Some(digest) = digest else { return true };
+        self.disk.read(path, print.bytes).is_ok_and(|(_, bytes)| sha256(&bytes) == digest)
     }
 
     /// Looks once more and lets the file in, unless it changed or its outcome is on record.
@@ -335,10 +342,11 @@ impl Admission {
         if let Some(record) = self.patience.insist("reading the ledger", || self.ledger.file(&key))?
             && record.fingerprint == fingerprint
             && record.state != FileState::Started
+            && (self.disposer.keeps() || self.is_content(&path, fingerprint, record.sha256.as_deref()))
         {
             // The outcome was committed; a crash may have come before the file was moved.
             let outcome = if record.state == FileState::Rejected { Outcome::Rejected } else { Outcome::Done };
-            self.disposer.dispose(&path, fingerprint, outcome, "again");
+            self.disposer.dispose(&[Disposal { path: &path, print: fingerprint, outcome, tag: "again" }]);
             return Ok(None);
         }
         self.ticket += 1;
@@ -360,6 +368,12 @@ mod tests {
         Duration::from_secs_f64(secs)
     }
 
+    fn due(settler: &Settler, now: Tick) -> Vec<PathBuf> {
+        let [urgent, others] = settler.due(now, 9, |_| false);
+        assert_eq!(urgent, Vec::<PathBuf>::new());
+        others
+    }
+
     fn settler(watch: Watch) -> Settler {
         Settler::new(&Inbox { watch, ..Inbox::default() })
     }
@@ -369,25 +383,25 @@ mod tests {
         let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
         settler.observe(secs(0.0), path, print(1), None);
         settler.observe(secs(0.9), path, print(2), None);
-        assert_eq!(settler.due(secs(1.5)), Vec::<PathBuf>::new());
-        assert_eq!(settler.due(secs(1.9)), [path]);
+        assert_eq!(due(&settler, secs(1.5)), Vec::<PathBuf>::new());
+        assert_eq!(due(&settler, secs(1.9)), [path]);
         assert!(!settler.take(path, print(3)), "changed since");
         assert!(settler.take(path, print(2)));
         settler.observe(secs(5.0), path, print(2), None);
-        assert_eq!(settler.due(secs(99.0)), Vec::<PathBuf>::new(), "not twice");
+        assert_eq!(due(&settler, secs(99.0)), Vec::<PathBuf>::new(), "not twice");
         settler.observe(secs(100.0), path, print(4), None);
-        assert_eq!(settler.due(secs(101.0)), [path], "but again with other content");
+        assert_eq!(due(&settler, secs(101.0)), [path], "but again with other content");
     }
 
     #[test]
     fn an_open_file_waits_for_its_close() {
         let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
         settler.observe(secs(0.0), path, print(1), Some(true));
-        settler.scan_end();
-        settler.scan_end();
-        assert_eq!(settler.due(secs(30.0)), Vec::<PathBuf>::new());
+        settler.scan_end(&[]);
+        settler.scan_end(&[]);
+        assert_eq!(due(&settler, secs(30.0)), Vec::<PathBuf>::new());
         settler.observe(secs(31.0), path, print(1), Some(false));
-        assert_eq!(settler.due(secs(31.0)), [path]);
+        assert_eq!(due(&settler, secs(31.0)), [path]);
     }
 
     #[test]
@@ -395,9 +409,9 @@ mod tests {
         let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
         settler.observe(secs(0.0), path, print(1), Some(true));
         for _ in 0..6 {
-            settler.scan_end();
+            settler.scan_end(&[]);
         }
-        assert_eq!(settler.due(secs(60.0)), [path]);
+        assert_eq!(due(&settler, secs(60.0)), [path]);
     }
 
     #[test]
@@ -405,11 +419,11 @@ mod tests {
         for (watch, bytes) in [(Watch::Poll, 5), (Watch::Events, 0)] {
             let (mut settler, path) = (settler(watch), Path::new("a"));
             settler.observe(secs(0.0), path, print(bytes), None);
-            settler.scan_end();
+            settler.scan_end(&[]);
             settler.observe(secs(10.0), path, print(bytes), None);
-            assert_eq!(settler.due(secs(10.0)), Vec::<PathBuf>::new());
-            settler.scan_end();
-            assert_eq!(settler.due(secs(20.0)), [path]);
+            assert_eq!(due(&settler, secs(10.0)), Vec::<PathBuf>::new());
+            settler.scan_end(&[]);
+            assert_eq!(due(&settler, secs(20.0)), [path]);
         }
     }
 
@@ -423,18 +437,22 @@ mod tests {
 
     #[test]
     fn where_a_scan_could_not_look_nothing_is_gone() {
-        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a/1"));
         settler.observe(secs(0.0), path, print(1), None);
         assert!(settler.take(path, print(1)));
-        settler.scan_end();
-        settler.scan_part();
-        settler.scan_part();
+        settler.scan_end(&[]);
+        settler.scan_end(&["b".into(), "a".into()]);
+        settler.scan_end(&["a".into()]);
         settler.observe(secs(9.0), path, print(1), None);
-        assert_eq!(settler.due(secs(99.0)), Vec::<PathBuf>::new(), "not twice");
-        settler.scan_end();
-        settler.scan_end();
+        assert_eq!(due(&settler, secs(99.0)), Vec::<PathBuf>::new(), "not twice");
+        settler.scan_end(&["b".into()]);
+        assert_eq!(settler.taken.len(), 1, "it was seen");
+        settler.scan_end(&["b".into()]);
+        assert_eq!(settler.taken.len(), 0, "trouble elsewhere keeps nothing");
+        settler.scan_end(&[]);
+        settler.scan_end(&[]);
         settler.observe(secs(100.0), path, print(1), None);
-        assert_eq!(settler.due(secs(101.0)), [path], "gone, and back");
+        assert_eq!(due(&settler, secs(101.0)), [path], "gone, and back");
     }
 
     #[test]
@@ -442,15 +460,18 @@ mod tests {
         let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
         settler.hear(false);
         settler.observe(secs(0.0), path, print(1), None);
-        assert_eq!(settler.due(secs(9.0)), Vec::<PathBuf>::new());
+        assert_eq!(due(&settler, secs(9.0)), Vec::<PathBuf>::new());
         settler.hear(true);
-        assert_eq!(settler.due(secs(9.0)), [path]);
+        assert_eq!(due(&settler, secs(9.0)), [path]);
     }
 
     #[test]
     fn urgent_files_are_let_in_first_but_not_for_ever() {
         let due = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
-        let take = |names: &[&str], most: usize| turns(due(names), most, |path| path.starts_with("er"));
+        let take = |names: &[&str], most: usize| {
+            let (urgent, others) = due(names).into_iter().partition(|path| path.starts_with("er"));
+            turns([urgent, others], most)
+        };
         let mixed = ["1", "er/1", "2", "er/2", "er/3", "er/4", "3", "er/5"];
         let order = ["er/1", "er/2", "er/3", "1", "er/4", "er/5", "2", "3"];
         assert_eq!(take(&mixed, 9), due(&order));
@@ -460,13 +481,25 @@ mod tests {
     }
 
     #[test]
+    fn of_many_that_wait_the_first_of_each_kind_come() {
+        let mut settler = settler(Watch::Events);
+        for number in (0..1000u64).rev() {
+            let name = if number % 10 == 0 { format!("er/{number}") } else { number.to_string() };
+            settler.observe(Tick::from_millis(number), Path::new(&name), print(1), None);
+        }
+        let [urgent, others] = settler.due(secs(99.0), 3, |path| path.starts_with("er"));
+        assert_eq!(urgent, ["er/0", "er/10", "er/20"].map(PathBuf::from));
+        assert_eq!(others, ["1", "2", "3"].map(PathBuf::from));
+    }
+
+    #[test]
     fn files_that_are_gone_are_forgotten() {
         let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
         settler.observe(secs(0.0), path, print(1), None);
         assert!(settler.take(path, print(1)));
-        settler.scan_end();
-        settler.scan_end();
+        settler.scan_end(&[]);
+        settler.scan_end(&[]);
         settler.observe(secs(9.0), path, print(1), None);
-        assert_eq!(settler.due(secs(10.0)), [path], "the same name and state after it was gone is a new file");
+        assert_eq!(due(&settler, secs(10.0)), [path], "the same name and state after it was gone is a new file");
     }
 }

@@ -19,6 +19,7 @@ use crate::identity::{picture_digest, sha256};
 use crate::ledger::{FileState, Ledger, LedgerError, SliceRecord, WorkKey};
 use crate::parcel::{Admitted, Arrival, Origin, Work};
 use crate::patience::{Patience, is_own_want};
+use crate::profile::{self, Crew, Profile};
 use crate::reject::{RejectCode, Rejection};
 use crate::roster::Routing;
 use crate::slice::{Facts, Slice, folder_below};
@@ -55,6 +56,8 @@ pub struct Decoder {
     pub turn: Turn,
     /// What the watchdog sees of this thread.
     pub at_hand: Arc<AtHand>,
+    /// Where the time goes.
+    pub profile: Arc<Profile>,
     /// Where results lie: a known picture counts only while its result exists.
     pub results: PathBuf,
 }
@@ -129,10 +132,13 @@ impl Decoder {
         record: &Sender<Arrival>,
     ) -> Result<(), Fatal> {
         for file in admitted {
+            self.profile.waiting(Crew::Decode, admitted.len());
             let arrivals = self.handle(file)?;
+            let begun = self.clock.now();
             if send_all(arrivals, batch, record).is_err() {
                 return Ok(());
             }
+            self.profile.held_up(Crew::Decode, begun, self.clock.now());
         }
         Ok(())
     }
@@ -176,6 +182,7 @@ impl Decoder {
         }
         let read_time = self.clock.now().saturating_sub(begun);
         let digest = sha256(&bytes);
+        self.profile.add(profile::Step::Read, begun, self.clock.now(), 1);
         let origin = Origin { read_time, strikes, sha256: Some(digest.clone()), ..self.origin(file) };
         if let Some(records) = self.known_file(&file.path, &digest, &bytes)? {
             let origin = Arc::new(Origin { n_slices: records.len(), ..origin });
@@ -189,6 +196,8 @@ impl Decoder {
         let busy = self.at_hand.begin(vec![origin.path.clone()]);
         let decoded = catch_unwind(AssertUnwindSafe(|| dicom::decode(bytes, &self.rules)));
         drop(busy);
+        let ended = self.clock.now();
+        self.profile.add(profile::Step::Decode, begun, ended, 1);
         let slices = match decoded {
             Ok(Ok(slices)) => slices,
             Ok(Err(rejection)) => return Ok(reject(origin, rejection)),
@@ -197,9 +206,11 @@ impl Decoder {
                 return Ok(reject(origin, Rejection::new(RejectCode::Corrupt, "the decoder failed on it")));
             }
         };
-        let decode_time = self.clock.now().saturating_sub(begun);
-        let origin = Arc::new(Origin { decode_time, n_slices: slices.len(), ..origin });
-        slices.into_iter().map(|slice| self.identify(&origin, slice)).collect()
+        let n_slices = slices.len();
+        let origin = Arc::new(Origin { decode_time: ended.saturating_sub(begun), n_slices, ..origin });
+        let steps = slices.into_iter().map(|slice| self.identify(&origin, slice)).collect();
+        self.profile.add(profile::Step::Identify, ended, self.clock.now(), n_slices);
+        steps
     }
 
     /// Known pictures need no network.

@@ -20,6 +20,9 @@ pub use leftovers::Leftover;
 /// Names of temporary files begin and end so.
 const TEMPORARY: (&str, &str) = (".ichd-", ".tmp");
 
+/// Files that are open at a time while several are written.
+const SYNCED_TOGETHER: usize = 32;
+
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
@@ -69,7 +72,17 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<(Fingerprint, Vec<u8>)>;
 
     /// Makes `path` appear with these bytes, complete and synced, or not at all. Missing folders are made.
-    fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_whole(&[(path, bytes)])
+    }
+
+    /// The same of several files, each of which appears complete and synced or not at all, with fewer syncs than one by one.
+    /// No two of them have the same path. After an error some may have appeared.
+    fn write_all_whole(&self, files: &[(&Path, &[u8])]) -> io::Result<()>;
+
+    /// Makes sure that a file which [`Disk::write_whole`] of an earlier process made appear survives a power cut: that
+    /// process may have ended before it synced the name.
+    fn secure(&self, path: &Path) -> io::Result<()>;
 
     /// Writes bytes at `end` of a file, which is made if it is missing, and syncs it. What lies beyond `end` comes from
     /// an earlier try that failed, and goes. Returns the new end.
@@ -80,11 +93,16 @@ pub trait Disk: Send + Sync {
 
     /// Moves a file into `folder`, under its own name or, if that is taken, one with `tag` in it. Nothing is
     /// overwritten. Works across file systems. Returns the new path; `None`, and nothing is moved, if the file is gone
-    /// or no longer in the state `print`.
+    /// or no longer in the state `print`. A power cut may undo the move, but never lose the file, until both folders
+    /// are synced.
     fn move_into(&self, path: &Path, print: Fingerprint, folder: &Path, tag: &str) -> io::Result<Option<PathBuf>>;
 
-    /// Deletes a file that is in the state `print`. `false`, and nothing is deleted, if it is gone or changed.
+    /// Deletes a file that is in the state `print`. `false`, and nothing is deleted, if it is gone or changed. A power cut
+    /// may undo it until the folder is synced.
     fn remove_unchanged(&self, path: &Path, print: Fingerprint) -> io::Result<bool>;
+
+    /// Makes the names in a folder safe from a power cut.
+    fn sync_names(&self, folder: &Path) -> io::Result<()>;
 
     /// Deletes a file. One that is gone already is fine.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -132,15 +150,33 @@ impl<F: Files> Disk for F {
         Ok((file.fingerprint()?, bytes))
     }
 
-    fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn write_all_whole(&self, files: &[(&Path, &[u8])]) -> io::Result<()> {
+        let mut folders = files.iter().map(|(path, _)| parent(path)).collect::<io::Result<Vec<_>>>()?;
+        folders.sort_unstable();
+        folders.dedup();
+        folders.iter().try_for_each(|folder| make_folders_on(self, folder))?;
+        for files in files.chunks(SYNCED_TOGETHER) {
+            let mut temporaries = Vec::with_capacity(files.len());
+            for (path, bytes) in files {
+                let mut temporary = Temporary::new(self, parent(path)?)?;
+                temporary.file.write_all(bytes)?;
+                temporaries.push(temporary);
+            }
+            let mut handles: Vec<_> = temporaries.iter_mut().map(|temporary| &mut temporary.file).collect();
+            self.sync_files(&mut handles)?;
+            for (temporary, (path, _)) in temporaries.iter_mut().zip(files) {
+                self.rename(&temporary.path, path)?;
+                temporary.is_renamed = true;
+            }
+        }
+        folders.iter().try_for_each(|folder| self.sync_names(folder))
+    }
+
+    fn secure(&self, path: &Path) -> io::Result<()> {
         let folder = parent(path)?;
+        // Syncs the folder's own name, too.
         make_folders_on(self, folder)?;
-        let mut temporary = Temporary::new(self, folder)?;
-        temporary.file.write_all(bytes)?;
-        temporary.file.sync()?;
-        self.rename(&temporary.path, path)?;
-        temporary.is_renamed = true;
-        sync_names(self, folder)
+        self.sync_names(folder)
     }
 
     fn append(&self, path: &Path, end: u64, bytes: &[u8]) -> io::Result<u64> {
@@ -157,7 +193,7 @@ impl<F: Files> Disk for F {
         file.seek(SeekFrom::Start(end))?;
         file.write_all(bytes)?;
         file.sync()?;
-        sync_names(self, folder)?;
+        self.sync_names(folder)?;
         Ok(end + bytes.len() as u64)
     }
 
@@ -185,16 +221,15 @@ impl<F: Files> Disk for F {
     }
 
     fn move_into(&self, path: &Path, print: Fingerprint, folder: &Path, tag: &str) -> io::Result<Option<PathBuf>> {
-        make_folders_on(self, folder)?;
+        if !self.exists(folder)? {
+            make_folders_on(self, folder)?;
+        }
         let Some(aside) = take_aside(self, path, print)? else { return Ok(None) };
         let moved = move_without_overwriting(self, &aside, path, folder, tag);
         if moved.is_err() {
             put_back(self, &aside, path)?;
         }
-        let target = moved?;
-        sync_names(self, folder)?;
-        sync_names(self, parent(path)?)?;
-        Ok(Some(target))
+        moved.map(Some)
     }
 
     fn remove_unchanged(&self, path: &Path, print: Fingerprint) -> io::Result<bool> {
@@ -203,7 +238,6 @@ impl<F: Files> Disk for F {
             put_back(self, &aside, path)?;
             return Err(error);
         }
-        sync_names(self, parent(path)?)?;
         Ok(true)
     }
 
@@ -211,8 +245,12 @@ impl<F: Files> Disk for F {
         match self.unlink(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => sync_names(self, parent(path)?),
+            Ok(()) => self.sync_names(parent(path)?),
         }
+    }
+
+    fn sync_names(&self, folder: &Path) -> io::Result<()> {
+        self.sync_folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
     }
 
     fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
@@ -339,7 +377,7 @@ pub fn make_folders_on<F: Files>(files: &F, folder: &Path) -> io::Result<()> {
         }
         made => make_one(made)?,
     }
-    folder.parent().map_or(Ok(()), |above| sync_names(files, above))
+    folder.parent().map_or(Ok(()), |above| files.sync_names(above))
 }
 
 fn make_one(made: io::Result<()>) -> io::Result<()> {
@@ -364,15 +402,11 @@ pub fn write_folder(path: &Path, files: &[(&str, &[u8])]) -> io::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
     }
-    sync_names(&RealDisk, temporary.path())?;
+    RealDisk.sync_names(temporary.path())?;
     RealDisk.rename_new(temporary.path(), path)?;
     // It has another name now: nothing is left to be cleared away.
     let _ = temporary.keep();
-    sync_names(&RealDisk, above)
-}
-
-fn sync_names<F: Files>(files: &F, folder: &Path) -> io::Result<()> {
-    files.sync_folder(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+    RealDisk.sync_names(above)
 }
 
 /// Takes a file out of everybody's way, under a temporary name beside its own, if it is in the state `print`. Whoever
@@ -444,7 +478,8 @@ fn copy_across<F: Files>(files: &F, from: &Path, to: &Path) -> io::Result<()> {
     let folder = parent(to)?;
     let mut source = files.open(from, Open::Read)?;
     if is_same_content(files, source.as_mut(), to)? {
-        // The copy of an earlier try that was cut off before the deletion.
+        // The copy of an earlier try that was cut off before the deletion, perhaps even before its name was safe.
+        files.sync_names(folder)?;
         return files.unlink(from);
     }
     let mut temporary = Temporary::new(files, folder)?;
@@ -453,7 +488,7 @@ fn copy_across<F: Files>(files: &F, from: &Path, to: &Path) -> io::Result<()> {
     temporary.file.sync()?;
     files.rename_new(&temporary.path, to)?;
     temporary.is_renamed = true;
-    sync_names(files, folder)?;
+    files.sync_names(folder)?;
     files.unlink(from)
 }
 

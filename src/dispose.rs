@@ -1,6 +1,7 @@
 //! What becomes of an input file once its outcome is on record. Of the ledger it knows only where to note what it put
 //! where.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::names::beside;
 use crate::reject::Rejection;
 use crate::telemetry;
 
+const REASON_SCHEMA: &str = "ichd.reason.v1";
+
 /// The two kinds of outcome that matter to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -22,6 +25,19 @@ pub enum Outcome {
     Done,
     /// Refused.
     Rejected,
+}
+
+/// A file to be disposed of.
+#[derive(Clone, Copy, Debug)]
+pub struct Disposal<'a> {
+    /// Where it lies.
+    pub path: &'a Path,
+    /// The state that the outcome speaks of.
+    pub print: Fingerprint,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Makes its name unique where that is taken.
+    pub tag: &'a str,
 }
 
 /// Keeps, moves or deletes input files.
@@ -42,11 +58,26 @@ impl Disposer {
         Disposer { disk, ledger, clock, after: inbox.after, done, rejected }
     }
 
-    /// Disposes of `path` if it is still in the state that the outcome speaks of; `tag` makes its name unique where it
-    /// is taken. A failure is logged and the file stays: its outcome is on record, so nothing is lost.
-    pub fn dispose(&self, path: &Path, print: Fingerprint, outcome: Outcome, tag: &str) {
+    /// Disposes of files. Failures are logged and the file stays: its outcome is on record, so nothing is lost. Neither is
+    /// it if a power cut undoes a move: the next start finds the outcome and moves again. So the folders are synced once
+    /// for all.
+    pub fn dispose(&self, files: &[Disposal<'_>]) {
+        let mut folders: Vec<&Path> = files.iter().flat_map(|file| self.put(file)).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        for folder in folders {
+            if let Err(error) = self.disk.sync_names(folder) {
+                tracing::warn!(error = %error.kind(), "Inputs were put away, and a power cut may bring them back.");
+            }
+        }
+    }
+
+    /// Puts one file where it belongs, if it is still in the state that the outcome speaks of. Returns the folders whose
+    /// names changed.
+    fn put<'a>(&'a self, file: &Disposal<'a>) -> Vec<&'a Path> {
+        let Disposal { path, print, outcome, tag } = *file;
         let (folder, place) = match (self.after, outcome) {
-            (After::Keep, _) => return,
+            (After::Keep, _) => return Vec::new(),
             (After::Delete, Outcome::Done) => (None, Place::Done),
             (After::Move, Outcome::Done) => (Some(&self.done), Place::Done),
             (_, Outcome::Rejected) => (Some(&self.rejected), Place::Rejected),
@@ -61,7 +92,7 @@ impl Disposer {
             }),
         };
         match result {
-            Ok(true) => {}
+            Ok(true) => return path.parent().into_iter().chain(folder.map(PathBuf::as_path)).collect(),
             Ok(false) => {
                 tracing::debug!(file = %telemetry::file(path), "An input file is gone or changed after it was read; what lies there is looked at anew.");
             }
@@ -69,6 +100,7 @@ impl Disposer {
                 tracing::warn!(file = %telemetry::file(path), error = %error.kind(), "An input file could not be moved away; its outcome is on record.");
             }
         }
+        Vec::new()
     }
 
     /// Notes that a file is the daemon's own, so that retention may delete it. One that is not noted is never deleted.
@@ -87,17 +119,27 @@ impl Disposer {
     ///
     /// # Errors
     /// The reason could not be written.
-    pub fn write_reason(&self, path: &Path, rejection: &Rejection, sha256: Option<&str>) -> std::io::Result<()> {
+    pub fn write_reason(&self, path: &Path, rejection: &Rejection, sha256: Option<&str>) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default();
-        let mut target = self.rejected.join(beside(name, ".reason.json"));
-        if self.disk.exists(&target)? && !self.is_same_reason(&target, sha256)? {
-            target = self.rejected.join(beside(name, &format!(".{}.reason.json", tag_of(sha256))));
-        }
+        let code = rejection.code.word();
+        let tag = tag_of(sha256);
+        // What lies there may be a refused file that had this name, or the reason of another file.
+        let endings = [".reason.json".to_owned(), format!(".{tag}.reason.json")].into_iter();
+        let mut endings = endings.chain((1..1000).map(|number| format!(".{tag}.{number}.reason.json")));
+        let target = loop {
+            let Some(ending) = endings.next() else {
+                return Err(io::Error::new(ErrorKind::AlreadyExists, "no free name for a reason"));
+            };
+            let target = self.rejected.join(beside(name, &ending));
+            if !self.disk.exists(&target)? || self.is_same_reason(&target, sha256, code) {
+                break target;
+            }
+        };
         let reason = json!({
-            "schema": "ichd.reason.v1",
+            "schema": REASON_SCHEMA,
             "file": name.to_string_lossy(),
             "sha256": sha256,
-            "code": rejection.code.word(),
+            "code": code,
             "tag": rejection.tag,
             "sentence": rejection.sentence,
         });
@@ -106,10 +148,17 @@ impl Disposer {
         Ok(())
     }
 
-    fn is_same_reason(&self, target: &Path, sha256: Option<&str>) -> std::io::Result<bool> {
-        let (_, bytes) = self.disk.read(target, 1 << 20)?;
+    /// Whether the reason of the same content lies there. What cannot be read is none of ours.
+    fn is_same_reason(&self, target: &Path, sha256: Option<&str>, code: &str) -> bool {
+        let Ok((_, bytes)) = self.disk.read(target, 1 << 20) else { return false };
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(value.get("sha256").and_then(|v| v.as_str()) == sha256)
+        // Of content that nobody could read only the code is known.
+        value["schema"] == REASON_SCHEMA && value["sha256"].as_str() == sha256 && value["code"] == code
+    }
+
+    /// Whether inputs stay where they are, whatever became of them.
+    pub fn keeps(&self) -> bool {
+        self.after == After::Keep
     }
 }
 

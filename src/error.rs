@@ -48,6 +48,6 @@ impl Fatal {
 
 impl From<crate::ledger::LedgerError> for Fatal {
     fn from(error: crate::ledger::LedgerError) -> Self {
-        Fatal::io(error)
+        if error.is_final() { Fatal::config(error) } else { Fatal::io(error) }
     }
 }

@@ -1,5 +1,6 @@
 //! A bound on the log: of lines from one place in the program a few pass in each period, the rest is counted and told
-//! afterwards. Ten thousand refused files are one fact, not ten thousand lines. Knows no message.
+//! afterwards. Ten thousand refused files are one fact, not ten thousand lines. So are lines that nobody read. Knows no
+//! message.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
+
+use crate::telemetry;
 
 /// Lines from one place that pass in a period.
 const LINES_MAX: u32 = 50;
@@ -84,6 +87,10 @@ fn counts() -> std::sync::MutexGuard<'static, Counts> {
 
 /// Tells how many lines were left out: to be called now and then, and with `all` at the end.
 pub fn tell(all: bool) {
+    let lost = telemetry::lost();
+    if lost > 0 {
+        tracing::warn!(lines = lost, "Lines of the log are lost, because nobody read them for a while.");
+    }
     let told = counts().take(BEGUN.elapsed(), all);
     for ((place, line), lines) in told {
         tracing::warn!(lines, place = %format!("{place}:{line}"), "More lines like those before were left out of the log.");

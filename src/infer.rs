@@ -1,5 +1,6 @@
 //! window and infer: batches become logits on the one device. One thread owns it. Knows no file's content.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::ensemble::Logits;
 use crate::error::{Exit, Fatal};
 use crate::ledger::Ledger;
 use crate::parcel::{Arrival, Batch, Scored, Work};
+use crate::profile::{Crew, Profile, Step};
 use crate::roster::Route;
 use crate::slice::{Pixels, Slice};
 use crate::supervisor::Supervisor;
@@ -54,10 +56,10 @@ impl Fleet {
     /// # Errors
     /// The device failed: the process must be started again.
     pub fn handle(&mut self, batch: Batch, clock: &dyn Clock) -> Result<Scored, Fatal> {
-        self.score(batch, clock).map_err(|error| fatal(&error))
+        self.score(batch, clock).map_err(|failed| fatal(&failed.error))
     }
 
-    fn score(&mut self, batch: Batch, clock: &dyn Clock) -> Result<Scored, EngineError> {
+    fn score(&mut self, batch: Batch, clock: &dyn Clock) -> Result<Scored, Failed> {
         let Batch { route, mut works } = batch;
         let begun_at = clock.now();
         let Route { ensemble, models, .. } = &self.routes[route];
@@ -68,7 +70,11 @@ impl Fleet {
         };
         // A faulted device makes the tensor library panic; the process cannot go on with it, but it can say so.
         let outputs = catch_unwind(AssertUnwindSafe(score))
-            .unwrap_or_else(|_| Err(EngineError::Device("it panicked in the middle of a batch".into())))?;
+            .unwrap_or_else(|_| Err(EngineError::Device("it panicked in the middle of a batch".into())));
+        let outputs = match outputs {
+            Ok(outputs) => outputs,
+            Err(error) => return Err(Failed { batch: Batch { route, works }, error }),
+        };
         for work in &mut works {
             work.slice.pixels = Pixels::I16(Vec::new());
         }
@@ -78,6 +84,20 @@ impl Fleet {
         let infer_time = outputs.iter().map(|output| output.infer_time).sum();
         Ok(Scored { route, works, answers, begun_at, window_time, infer_time })
     }
+}
+
+/// A batch that was not scored, and why.
+#[derive(Debug)]
+struct Failed {
+    batch: Batch,
+    error: EngineError,
+}
+
+/// What came of a batch on the device.
+enum Tried {
+    Scored(Scored),
+    /// The device had no memory for it, not even in pieces.
+    TooLarge(Batch),
 }
 
 /// What the thread needs.
@@ -94,6 +114,8 @@ pub struct Inference {
     pub at_hand: Arc<AtHand>,
     /// Who wants signs of life.
     pub supervisor: Arc<Supervisor>,
+    /// Where the time goes.
+    pub profile: Arc<Profile>,
 }
 
 /// The recorder ended.
@@ -113,18 +135,31 @@ impl Inference {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            for piece in pieces(batch) {
-                let scored = self.score(piece)?;
+            self.profile.waiting(Crew::Device, batches.len());
+            let mut pieces = VecDeque::from(pieces(batch));
+            while let Some(piece) = pieces.pop_front() {
+                let scored = match self.score(piece)? {
+                    Tried::Scored(scored) => scored,
+                    Tried::TooLarge(batch) => {
+                        // Whose slice finds no memory alone is to blame, and nobody else.
+                        singles(batch).into_iter().rev().for_each(|single| pieces.push_front(single));
+                        continue;
+                    }
+                };
+                let begun = self.clock.now();
                 self.supervisor.alive();
                 if self.hand_over(Arrival::Scored(scored), record).is_err() {
                     return Ok(());
                 }
+                self.profile.held_up(Crew::Device, begun, self.clock.now());
             }
         }
     }
 
-    fn score(&mut self, batch: Batch) -> Result<Scored, Fatal> {
+    fn score(&mut self, batch: Batch) -> Result<Tried, Fatal> {
         let mut files: Vec<PathBuf> = batch.works.iter().map(|work| work.origin.path.clone()).collect();
+        // Slices of several files take turns in a batch, and each file counts once.
+        files.sort_unstable();
         files.dedup();
         let busy = self.at_hand.begin(files.clone());
         let scored = self.fleet.score(batch, self.clock.as_ref());
@@ -132,13 +167,19 @@ impl Inference {
         match scored {
             Ok(scored) => {
                 self.tally.scored(scored.works.len());
-                Ok(scored)
+                let (begun, windowed) = (scored.begun_at, scored.begun_at + scored.window_time);
+                self.profile.add(Step::Window, begun, windowed, scored.works.len());
+                self.profile.add(Step::Network, windowed, windowed + scored.infer_time, scored.works.len());
+                Ok(Tried::Scored(scored))
             }
-            Err(error) => {
-                // A lack of memory is nobody's fault: every slice needs the same.
-                if !matches!(error, EngineError::Memory(_)) {
-                    blame(&self.ledger, &files);
-                }
+            // A lack of memory is no fault of a batch: somebody in it may be too large, the others are not.
+            Err(Failed { batch, error: EngineError::Memory(cause) }) if batch.works.len() > 1 => {
+                let slices = batch.works.len();
+                tracing::warn!(slices, cause, "The device has no memory for a slice of a batch; they go one by one.");
+                Ok(Tried::TooLarge(batch))
+            }
+            Err(Failed { error, .. }) => {
+                blame(&self.ledger, &files);
                 Err(fatal(&error))
             }
         }
@@ -170,9 +211,115 @@ fn fatal(error: &EngineError) -> Fatal {
 fn pieces(batch: Batch) -> Vec<Batch> {
     let Batch { route, works } = batch;
     let (suspects, others): (Vec<Work>, Vec<Work>) = works.into_iter().partition(|work| work.origin.strikes > 0);
-    let mut pieces: Vec<Batch> = suspects.into_iter().map(|work| Batch { route, works: vec![work] }).collect();
+    let mut pieces = singles(Batch { route, works: suspects });
     if !others.is_empty() {
         pieces.insert(0, Batch { route, works: others });
     }
     pieces
+}
+
+fn singles(batch: Batch) -> Vec<Batch> {
+    let Batch { route, works } = batch;
+    works.into_iter().map(|work| Batch { route, works: vec![work] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::admit::path_key;
+    use crate::clock::{ManualClock, Tick};
+    use crate::config::Config;
+    use crate::disk::Fingerprint;
+    use crate::frugal::Frugal;
+    use crate::ledger::WorkKey;
+    use crate::parcel::Origin;
+    use crate::roster::Roster;
+
+    /// A device with memory for slices up to this side, and for so many of them at a time.
+    struct Small {
+        side: usize,
+        slices: usize,
+    }
+
+    impl Scorer for Small {
+        fn score(&mut self, slices: &[&Slice], _: &dyn Clock) -> Result<EngineOutput, EngineError> {
+            if slices.len() > self.slices || slices.iter().any(|slice| slice.rows > self.side) {
+                return Err(EngineError::of_device("out of device memory"));
+            }
+            let logits = slices.iter().map(|slice| [slice.rows as f32; 6]).collect();
+            Ok(EngineOutput { logits, window_time: Tick::ZERO, infer_time: Tick::ZERO })
+        }
+    }
+
+    fn path(number: usize) -> PathBuf {
+        format!("/in/{number}.dcm").into()
+    }
+
+    fn work(number: usize, side: usize) -> Work {
+        let origin = Origin {
+            ticket: number as u64,
+            path: path(number),
+            fingerprint: Fingerprint::default(),
+            strikes: 0,
+            sha256: None,
+            n_slices: 1,
+            admitted_at: Tick::ZERO,
+            read_time: Tick::ZERO,
+            decode_time: Tick::ZERO,
+        };
+        let key = WorkKey { picture: number.to_string(), scorer: String::new() };
+        Work { origin: Arc::new(origin), slice: blank(side), key, route: 0, decoded_at: Tick::ZERO }
+    }
+
+    /// One batch of slices with these sides through the thread: how it ended, which sides were scored in which order, and
+    /// the attempts that count against each file.
+    fn run(device: Small, sides: &[usize]) -> (Result<(), Fatal>, Vec<usize>, Vec<u32>) {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::open(&folder.path().join("ledger.sqlite")).unwrap());
+        for number in 0..sides.len() {
+            let key = path_key(&path(number));
+            ledger.begin(&key, Fingerprint::default(), "t").unwrap();
+            ledger.survived(&key).unwrap();
+        }
+        let routes = Roster::load(&Config::default()).unwrap().routing.routes;
+        let inference = Inference {
+            fleet: Fleet { engines: vec![Box::new(Frugal::new(Box::new(device)))], routes },
+            clock: Arc::new(ManualClock::default()),
+            tally: Arc::default(),
+            ledger: Arc::clone(&ledger),
+            at_hand: Arc::default(),
+            supervisor: Arc::new(Supervisor::none()),
+            profile: Arc::default(),
+        };
+        let works = sides.iter().enumerate().map(|(number, side)| work(number, *side)).collect();
+        let ((batches, for_device), (to_record, arrivals)) = (bounded(1), bounded(sides.len()));
+        batches.send(Batch { route: 0, works }).unwrap();
+        drop(batches);
+        let ended = inference.run(&for_device, &to_record);
+        drop(to_record);
+        let scored = arrivals.iter().flat_map(|arrival| match arrival {
+            Arrival::Scored(scored) => scored.works,
+            _ => Vec::new(),
+        });
+        let scored = scored.map(|work| work.slice.rows).collect();
+        let attempts = |number| ledger.file(&path_key(&path(number))).unwrap().unwrap().attempts;
+        (ended, scored, (0..sides.len()).map(attempts).collect())
+    }
+
+    #[test]
+    fn a_slice_that_finds_no_memory_alone_is_blamed_and_its_neighbors_are_not() {
+        let (ended, scored, attempts) = run(Small { side: 64, slices: 99 }, &[8, 16, 4096, 32]);
+        assert_eq!(ended.unwrap_err().exit, Exit::Device);
+        assert_eq!(scored, [8, 16], "those before it have their answers");
+        assert_eq!(attempts, [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_batch_that_finds_memory_in_pieces_blames_nobody() {
+        let (ended, scored, attempts) = run(Small { side: 64, slices: 1 }, &[8, 16, 24, 32, 40]);
+        ended.unwrap();
+        assert_eq!((scored, attempts), (vec![8, 16, 24, 32, 40], vec![0; 5]));
+    }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use crate::disk::Fingerprint;
+use crate::error::Exit;
 use crate::patience::{Hope, Trouble};
 
 pub use disposed::{Disposed, Place};
@@ -79,6 +80,13 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// Whether a restart would meet the same: it heals no damage and teaches no schema.
+    pub fn is_final(&self) -> bool {
+        matches!(self, LedgerError::Damaged(_) | LedgerError::Version { .. })
+    }
+}
+
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -102,6 +110,10 @@ impl Trouble for LedgerError {
             | ErrorCode::ReadOnly => Hope::Some,
             _ => Hope::None,
         }
+    }
+
+    fn exit(&self) -> Exit {
+        if self.is_final() { Exit::Config } else { Exit::Io }
     }
 }
 
@@ -131,6 +143,8 @@ pub struct FileRecord {
     pub state: FileState,
     /// Times that work on it was begun and ended the program, or goes on.
     pub attempts: u32,
+    /// SHA-256 of the content, where it was read and has an outcome.
+    pub sha256: Option<String>,
 }
 
 /// How far a file came.
@@ -267,7 +281,7 @@ impl Ledger {
     pub fn file(&self, path: &str) -> Result<Option<FileRecord>, LedgerError> {
         let quick = self.quick()?;
         let mut query =
-            quick.prepare_cached("SELECT inode, bytes, mtime_ns, state, attempts FROM files WHERE path = ?")?;
+            quick.prepare_cached("SELECT inode, bytes, mtime_ns, state, attempts, sha256 FROM files WHERE path = ?")?;
         Ok(query.query_row([path], file_record).optional()?)
     }
 
@@ -489,6 +503,7 @@ fn file_record(row: &Row<'_>) -> rusqlite::Result<FileRecord> {
         },
         state: FileState::from_word(&state),
         attempts: row.get(4)?,
+        sha256: row.get(5)?,
     })
 }
 
@@ -536,10 +551,16 @@ fn put_slice(transaction: &Transaction<'_>, slice: &SliceRecord, now: &str) -> R
 
 fn put_file(transaction: &Transaction<'_>, file: &FileOutcome, now: &str) -> Result<(), LedgerError> {
     let print = file.fingerprint;
+    // Work on newer content may have begun, and ended, while slices of the older waited for the device: then this speaks of
+    // a file that is not there any more, and must not hide what is known of the one that is.
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO files (path, inode, bytes, mtime_ns, state, attempts, sha256, code, sentence, updated)
-             VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+            "INSERT INTO files (path, inode, bytes, mtime_ns, state, attempts, sha256, code, sentence, updated)
+             VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?)
+             ON CONFLICT (path) DO UPDATE SET
+               state = excluded.state, attempts = 0, sha256 = excluded.sha256, code = excluded.code,
+               sentence = excluded.sentence, updated = excluded.updated
+             WHERE inode = excluded.inode AND bytes = excluded.bytes AND mtime_ns = excluded.mtime_ns",
         )?
         .execute(params![
             file.path,

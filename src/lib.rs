@@ -36,6 +36,7 @@ pub mod patience;
 pub mod phantom;
 pub mod picture;
 pub mod pipeline;
+pub mod profile;
 pub mod record;
 pub mod registry;
 pub mod reject;

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match cli::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
-            eprintln!("ichd: {fatal}");
+            ichd::telemetry::say(&format!("ichd: {fatal}"));
             ExitCode::from(fatal.exit as u8)
         }
     }

@@ -21,8 +21,8 @@ pub enum Sighting {
     Scanned(PathBuf),
     /// A scan came to its end; what it did not find is gone.
     ScanEnd,
-    /// A scan came to its end and could not look everywhere; what it did not find may still be there.
-    ScanPart,
+    /// A scan came to its end and could not look into these folders; what it did not find there may still be there.
+    ScanPart(Vec<PathBuf>),
     /// Whether events come at all. Without them a file is complete when two scans agree.
     Hearing(bool),
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::clock::Clock;
-use crate::error::Fatal;
+use crate::error::{Exit, Fatal};
 use crate::limits::{WRITE_ATTEMPTS, WRITE_PAUSE_MS, WRITE_PAUSE_MS_MAX};
 use crate::stage::Stop;
 
@@ -33,6 +33,11 @@ pub enum Hope {
 pub trait Trouble: fmt::Display {
     /// What may be hoped for.
     fn hope(&self) -> Hope;
+
+    /// How the program ends of it.
+    fn exit(&self) -> Exit {
+        Exit::Io
+    }
 }
 
 impl Trouble for io::Error {
@@ -85,7 +90,7 @@ impl Patience {
             let hope = error.hope();
             let waits_for_room = hope == Hope::Room && self.is_endless && !self.stop.is_wished();
             if hope == Hope::None || (attempt >= WRITE_ATTEMPTS && !waits_for_room) {
-                return Err(Fatal::io(format!("{what} failed in {attempt} tries: {error}")));
+                return Err(Fatal::new(error.exit(), format!("{what} failed in {attempt} tries: {error}")));
             }
             // A disk that is full for days must not fill the log too.
             if attempt.is_power_of_two() {
@@ -112,7 +117,6 @@ impl Patience {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::error::Exit;
 
     fn patience(is_endless: bool) -> (Arc<ManualClock>, Stop, Patience) {
         let (clock, stop) = (Arc::new(ManualClock::default()), Stop::new());

@@ -31,6 +31,7 @@ use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECO
 use crate::model::Model;
 use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
 use crate::patience::Patience;
+use crate::profile::{Profile, ProfileReport};
 use crate::record::Recorder;
 use crate::retention::{self, Retention};
 use crate::room::RoomWatch;
@@ -78,6 +79,8 @@ pub struct Pipeline {
     stages: Vec<Stage>,
     stop: Stop,
     tally: Arc<Tally>,
+    profile: Arc<Profile>,
+    n_decoders: usize,
     /// The watchdog watches as long as the sender is there.
     watchdog: (Sender<()>, JoinHandle<()>),
 }
@@ -104,6 +107,7 @@ impl Pipeline {
     ) -> Result<Pipeline, Fatal> {
         let Site { config, clock, disk, ledger, roster, device, supervisor } = site;
         let (stop, tally) = (Stop::new(), Arc::new(Tally::default()));
+        let profile: Arc<Profile> = Arc::default();
         let engines = scorers.into_iter().map(|scorer| Box::new(Frugal::new(scorer)) as Box<dyn Scorer>).collect();
         let mut fleet = Fleet { engines, routes: Arc::clone(&roster.routing.routes) };
         // A CPU has nothing to get ready; one slice shows that it works.
@@ -161,6 +165,7 @@ impl Pipeline {
             roots,
             turn: Turn::default(),
             at_hand: Arc::default(),
+            profile: Arc::clone(&profile),
             results: config.results.path.clone(),
         };
         let device_at_hand: Arc<AtHand> = Arc::default();
@@ -183,7 +188,9 @@ impl Pipeline {
             ledger: Arc::clone(&ledger),
             at_hand: Arc::clone(&device_at_hand),
             supervisor,
+            profile: Arc::clone(&profile),
         };
+        let n_decoders = decoders.len();
         stages.push(stage::spawn("device", &stop, move || inference.run(&for_device, &to_record))?);
         let watchdog = Watchdog {
             clock: Arc::clone(&clock),
@@ -213,9 +220,10 @@ impl Pipeline {
             reports,
             open: HashMap::new(),
             studies: HashMap::new(),
+            profile: Arc::clone(&profile),
         };
         stages.push(stage::spawn("record", &stop, move || recorder.run(&for_record))?);
-        Ok(Pipeline { stages, stop, tally, watchdog })
+        Ok(Pipeline { stages, stop, tally, profile, n_decoders, watchdog })
     }
 
     /// The wish to stop, to be voiced by a signal handler.
@@ -226,6 +234,12 @@ impl Pipeline {
     /// The running counts.
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
+    }
+
+    /// Says where the time went, whenever it is asked.
+    pub fn profile(&self) -> impl Fn() -> Option<ProfileReport> + use<> {
+        let (profile, n_decoders) = (Arc::clone(&self.profile), self.n_decoders);
+        move || profile.report(n_decoders)
     }
 
     /// Waits for all stages in the order of the flow, and checks that nothing was lost on the way.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use crate::clock::{Clock, Tick, day, rfc3339};
 use crate::config::Results;
 use crate::daily_log::DailyLog;
 use crate::disk::Disk;
-use crate::dispose::{Disposer, Outcome, tag_of};
+use crate::dispose::{Disposal, Disposer, Outcome, tag_of};
 use crate::ensemble::Answer;
 use crate::error::Fatal;
 use crate::ledger::{FileOutcome, FileState, Ledger, SliceRecord};
 use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Work};
 use crate::patience::Patience;
+use crate::profile::{Crew, Profile, Step};
 use crate::reject::{RejectCode, Rejection};
 use crate::results::{SliceResult, Timings, log_line, millis, slice_path, study_path};
 use crate::roster::Route;
@@ -60,6 +61,8 @@ pub struct Recorder {
     pub studies: HashMap<String, Tick>,
     /// One line for each slice.
     pub log: DailyLog,
+    /// Where the time goes.
+    pub profile: Arc<Profile>,
 }
 
 /// What lies where a result is to appear.
@@ -86,6 +89,8 @@ pub struct Open {
 /// What one message or batch adds up to before it is committed.
 #[derive(Default)]
 struct Entry {
+    /// Result files that are to be written.
+    fresh: Vec<(PathBuf, String)>,
     slices: Vec<SliceRecord>,
     results: Vec<Value>,
     files: Vec<(Arc<Origin>, Fate)>,
@@ -100,7 +105,10 @@ impl Recorder {
         self.recover()?;
         loop {
             match arrivals.recv_timeout(self.until_next_study()) {
-                Ok(arrival) => self.handle(arrival)?,
+                Ok(arrival) => {
+                    self.profile.waiting(Crew::Record, arrivals.len());
+                    self.handle(arrival)?;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -175,7 +183,8 @@ impl Recorder {
         self.place(work, &answer, timings, Some(record.instance.clone()), entry)
     }
 
-    /// Finds out what a scored slice means in the light of what is on record, and writes its result if it is news.
+    /// Finds out what a scored slice means in the light of what is on record and before it in the entry; its result is to
+    /// be written if it is news.
     fn place(
         &mut self,
         work: &Work,
@@ -190,7 +199,12 @@ impl Recorder {
         let is_same = |other: &&SliceRecord| other.instance == record.instance && other.frame == record.frame;
         same_instance.extend(entry.slices.iter().filter(is_same).cloned());
         let path = self.results.path.join(&record.result);
-        let lying = self.look(&path, work)?;
+        // A batch has one scorer, so another key is another picture.
+        let lying = match entry.slices.iter().position(|other| other.result == record.result) {
+            Some(at) if entry.slices[at].key == record.key => Lying::Same(entry.results[at].clone()),
+            Some(_) => Lying::OtherPicture,
+            None => self.look(&path, work)?,
+        };
         let is_on_record = same_instance.iter().any(|other| other.study == record.study && other.key == record.key);
         let is_conflict = matches!(lying, Lying::OtherPicture)
             || same_instance.iter().any(|other| other.key.picture != record.key.picture);
@@ -201,7 +215,10 @@ impl Recorder {
                 return Ok(());
             }
             // Written before a crash that came between the file and the ledger: a finished result never changes.
-            Lying::Same(found) => found,
+            Lying::Same(found) => {
+                self.patience.insist("syncing a result", || self.disk.secure(&path))?;
+                found
+            }
             _ if is_conflict => {
                 let sentence = "another picture came before under the same SOPInstanceUID; its result stays";
                 let rejection = Rejection::of_tag(RejectCode::UidConflict, "(0008,0018) SOPInstanceUID", sentence);
@@ -213,8 +230,7 @@ impl Recorder {
                 let (Route { name: route, ensemble: scorer, .. }, device) = (&self.routes[work.route], &self.device);
                 let result = SliceResult { work, answer, route, scorer, device, timings, duplicate_of, created };
                 let json = result.to_json();
-                let text = format!("{json:#}\n");
-                self.patience.insist("writing a result", || self.disk.write_whole(&path, text.as_bytes()))?;
+                entry.fresh.push((path, format!("{json:#}\n")));
                 json
             }
         };
@@ -233,8 +249,15 @@ impl Recorder {
         if picture != work.key.picture {
             return Ok(Lying::OtherPicture);
         }
-        let is_same_scorer = found["model"]["sha256"] == scorer.to_json()["sha256"]
-            && found["preprocessing"] == scorer.preprocessing_json();
+        let is_same_scorer = match found["scorer"].as_str() {
+            Some(digest) => digest == work.key.scorer,
+            // Written before results named their scorer.
+            None => {
+                let model = scorer.to_json();
+                let is_same = |key: &str| found["model"][key] == model[key];
+                is_same("sha256") && is_same("precision") && found["preprocessing"] == scorer.preprocessing_json()
+            }
+        };
         Ok(if is_same_scorer { Lying::Same(found) } else { Lying::OtherScorer })
     }
 
@@ -286,8 +309,9 @@ impl Recorder {
         entry.files.push((Arc::clone(origin), fate));
     }
 
-    /// Results lie on the disk; now the ledger, the log, the inputs and the listeners.
+    /// Results come to the disk; then the ledger, the log, the inputs and the listeners.
     fn commit(&mut self, entry: Entry) -> Result<(), Fatal> {
+        self.write_results(&entry.fresh)?;
         for (origin, fate) in &entry.files {
             if let Fate::Rejected(rejection) = fate {
                 let write = || self.disposer.write_reason(&origin.path, rejection, origin.sha256.as_deref());
@@ -299,33 +323,49 @@ impl Recorder {
         if !outcomes.is_empty() || !entry.slices.is_empty() {
             let now = rfc3339(self.clock.wall());
             let commit = || self.ledger.commit(&outcomes, &entry.slices, &now);
+            let begun = self.clock.now();
             let seqs = self.patience.insist("writing the ledger", commit)?;
+            let committed = self.clock.now();
             self.append_log(&seqs, &entry.results)?;
+            self.profile.add(Step::Ledger, begun, committed, 1);
+            self.profile.add(Step::Log, committed, self.clock.now(), 1);
         }
         let now = self.clock.now();
         self.studies.extend(entry.slices.iter().map(|slice| (slice.study.clone(), now)));
+        let disposals: Vec<Disposal<'_>> =
+            entry.files.iter().filter_map(|(origin, fate)| disposal(origin, fate)).collect();
+        self.disposer.dispose(&disposals);
+        self.profile.add(Step::Inputs, now, self.clock.now(), disposals.len());
         for (origin, fate) in entry.files {
-            self.finish(&origin, fate);
+            self.tell(&origin, fate);
         }
         Ok(())
     }
 
-    fn finish(&self, origin: &Origin, fate: Fate) {
-        let tag = tag_of(origin.sha256.as_deref());
+    fn write_results(&self, fresh: &[(PathBuf, String)]) -> Result<(), Fatal> {
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<(&Path, &[u8])> = fresh.iter().map(|(path, text)| (path.as_path(), text.as_bytes())).collect();
+        let begun = self.clock.now();
+        self.patience.insist("writing results", || self.disk.write_all_whole(&files))?;
+        self.profile.add(Step::Results, begun, self.clock.now(), fresh.len());
+        Ok(())
+    }
+
+    /// Counts a file's fate and tells it to whoever listens.
+    fn tell(&self, origin: &Origin, fate: Fate) {
         let file = telemetry::file(&origin.path);
         match &fate {
             Fate::Done(slices) => {
-                self.disposer.dispose(&origin.path, origin.fingerprint, Outcome::Done, tag);
                 self.tally.done();
                 tracing::debug!(%file, slices = slices.len(), "A file is done.");
             }
             Fate::Duplicate(_) => {
-                self.disposer.dispose(&origin.path, origin.fingerprint, Outcome::Done, tag);
                 self.tally.duplicate();
                 tracing::debug!(%file, "A file is a duplicate.");
             }
             Fate::Rejected(rejection) => {
-                self.disposer.dispose(&origin.path, origin.fingerprint, Outcome::Rejected, tag);
                 self.tally.reject();
                 let tag = rejection.tag.as_deref().unwrap_or("-");
                 tracing::warn!(%file, code = rejection.code.word(), tag, "A file is rejected: {}.", rejection.sentence);
@@ -417,6 +457,17 @@ enum Part {
     Fresh(SliceRecord),
     Known(SliceRecord),
     Rejected(Rejection),
+}
+
+/// How an input is disposed of. `None` if it stays for another try.
+fn disposal<'a>(origin: &'a Origin, fate: &Fate) -> Option<Disposal<'a>> {
+    let outcome = match fate {
+        Fate::Done(_) | Fate::Duplicate(_) => Outcome::Done,
+        Fate::Rejected(_) => Outcome::Rejected,
+        Fate::Returned => return None,
+    };
+    let tag = tag_of(origin.sha256.as_deref());
+    Some(Disposal { path: &origin.path, print: origin.fingerprint, outcome, tag })
 }
 
 fn outcome(origin: &Origin, fate: &Fate) -> Option<FileOutcome> {

@@ -120,6 +120,7 @@ impl SliceResult<'_> {
             "geometry": geometry_json(slice),
             "route": self.route,
             "model": scorer.to_json(),
+            "scorer": self.work.key.scorer,
             "preprocessing": scorer.preprocessing_json(),
             "logits": by_label(&self.answer.logits),
             "probabilities": by_label(&probabilities),

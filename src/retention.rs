@@ -5,14 +5,14 @@
 //! changed since is somebody else's. Daily logs are told by their names. A clock that was set must not cost data, so
 //! nothing is deleted before calendar time has kept pace with the monotonic clock for a whole round.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admit::key_path;
 use crate::clock::{Clock, Tick, day, secs};
 use crate::config::{Config, Inbox, RetentionSetting};
-use crate::disk::{Disk, Leftover};
+use crate::disk::{Disk, Fingerprint, Leftover};
 use crate::error::Fatal;
 use crate::ledger::{Ledger, LedgerError, Place};
 use crate::limits::{RETENTION_FILES, RETENTION_SECS};
@@ -20,6 +20,9 @@ use crate::results::is_log_name;
 use crate::stage::Stop;
 
 const DAY_SECS: i64 = 86_400;
+
+/// 2026-01-01: a clock before it was never set, as of machines that keep no time while they are off.
+const CLOCK_FLOOR: i64 = 1_767_225_600;
 
 /// Seconds by which calendar time may stray from the monotonic clock within a round: NTP corrects less.
 const STRAY_SECS: u64 = 60;
@@ -126,12 +129,18 @@ impl Retention {
             let oldest = self.ledger.oldest_disposed(place, RETENTION_FILES)?;
             let (n_oldest, before) = (oldest.len(), swept);
             for file in oldest {
+                if file.since < CLOCK_FLOOR && wall >= CLOCK_FLOOR {
+                    // Its age counts from now on.
+                    self.ledger.put_away(place, &file.path, file.fingerprint, wall)?;
+                    swept.left += 1;
+                    continue;
+                }
                 let is_old = days > 0 && file.since <= wall - i64::from(days) * DAY_SECS;
                 let is_much = bytes_max > 0 && held > bytes_max;
                 if !is_old && !is_much {
                     return Ok(swept);
                 }
-                match self.disk.remove_unchanged(&key_path(&file.path), file.fingerprint) {
+                match self.delete(&key_path(&file.path), file.fingerprint) {
                     Ok(true) => swept.count(file.fingerprint.bytes),
                     Ok(false) => swept.left += 1,
                     Err(_) => {
@@ -148,6 +157,15 @@ impl Retention {
                 return Ok(swept);
             }
         }
+    }
+
+    /// For good: what is forgotten next would never be deleted if a power cut brought it back.
+    fn delete(&self, path: &Path, print: Fingerprint) -> std::io::Result<bool> {
+        let is_deleted = self.disk.remove_unchanged(path, print)?;
+        if let (true, Some(folder)) = (is_deleted, path.parent()) {
+            self.disk.sync_names(folder)?;
+        }
+        Ok(is_deleted)
     }
 
     /// Daily logs, but never today's and never the newest.
@@ -171,7 +189,7 @@ impl Retention {
             if !is_old && (bytes_max == 0 || held <= bytes_max) {
                 continue;
             }
-            match self.disk.remove_unchanged(&self.logs.join(&name), print) {
+            match self.delete(&self.logs.join(&name), print) {
                 Ok(true) => {
                     held -= print.bytes;
                     swept.count(print.bytes);
@@ -358,11 +376,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_stamped_by_a_clock_that_was_never_set_is_aged_from_when_it_is_set() {
+        let mut bench = Bench::new(RetentionSetting { done_days: 365, ..RetentionSetting::default() });
+        let set_ms = 1_800_000_000_000;
+        bench.clock.jump(-set_ms);
+        bench.file(Place::Done, "done/a", 5);
+        bench.clock.jump(set_ms);
+        bench.after(Duration::ZERO);
+        assert_eq!(bench.after(HOUR), Some(Swept { left: 1, ..Swept::default() }));
+        assert_eq!(bench.after(HOUR * 24 * 364), Some(Swept::default()));
+        assert_eq!(bench.after(HOUR * 48).unwrap().files, 1);
+    }
+
+    #[test]
     fn what_cannot_be_deleted_is_counted_and_tried_again() {
         let mut bench = Bench::new(RetentionSetting { done_days: 1, ..RetentionSetting::default() });
         bench.after(Duration::ZERO);
         let nowhere = bench.path("done/a/b");
-        bench.ledger.put_away(Place::Done, &path_key(&nowhere), Default::default(), 0).unwrap();
+        bench.ledger.put_away(Place::Done, &path_key(&nowhere), Default::default(), CLOCK_FLOOR).unwrap();
         fs::write(bench.path("done/a"), "a file where a folder was").unwrap();
         assert_eq!(bench.after(HOUR), Some(Swept { failed: 1, ..Swept::default() }));
         assert_eq!(bench.after(HOUR), Some(Swept { failed: 1, ..Swept::default() }));

@@ -99,7 +99,10 @@ mod tests {
         fn read(&self, _: &Path, _: u64) -> io::Result<(Fingerprint, Vec<u8>)> {
             unreachable!()
         }
-        fn write_whole(&self, _: &Path, _: &[u8]) -> io::Result<()> {
+        fn write_all_whole(&self, _: &[(&Path, &[u8])]) -> io::Result<()> {
+            unreachable!()
+        }
+        fn secure(&self, _: &Path) -> io::Result<()> {
             unreachable!()
         }
         fn append(&self, _: &Path, _: u64, _: &[u8]) -> io::Result<u64> {
@@ -112,6 +115,9 @@ mod tests {
             unreachable!()
         }
         fn remove_unchanged(&self, _: &Path, _: Fingerprint) -> io::Result<bool> {
+            unreachable!()
+        }
+        fn sync_names(&self, _: &Path) -> io::Result<()> {
             unreachable!()
         }
         fn remove(&self, _: &Path) -> io::Result<()> {

@@ -20,6 +20,8 @@ pub struct StudySlice {
     pub position: Option<[f64; 3]>,
     /// ImageOrientationPatient.
     pub orientation: Option<[f64; 6]>,
+    /// GantryDetectorTilt in degrees.
+    pub gantry_tilt: Option<f64>,
     /// InstanceNumber.
     pub instance_number: Option<i32>,
     /// Probabilities in label order.
@@ -42,6 +44,7 @@ impl StudySlice {
             frame: result["frame"].as_u64().and_then(|frame| u32::try_from(frame).ok()),
             position: numbers(&geometry["position_mm"]),
             orientation: numbers(&geometry["orientation"]),
+            gantry_tilt: geometry["gantry_tilt_deg"].as_f64(),
             instance_number: geometry["instance_number"].as_i64().and_then(|n| i32::try_from(n).ok()),
             probabilities,
             model: result["model"].clone(),
@@ -151,6 +154,7 @@ fn place(slices: Vec<StudySlice>, weights: [f64; 3]) -> (Vec<Placed>, Vec<Value>
         }));
         placed.sort_by(|a, b| a.slice.instance_number.cmp(&b.slice.instance_number).then_with(|| tie(a, b)));
     }
+    check_tilt(&placed, &mut warnings);
     smooth(&mut placed, weights);
     (placed, warnings)
 }
@@ -169,6 +173,24 @@ pub(crate) fn slice_normal(orientation: [f64; 6]) -> Option<[f64; 3]> {
 
 pub(crate) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// Mentions a tilted gantry once, and not with each slice: the order is along the normal all the same, but a volume made
+/// of such slices is sheared.
+fn check_tilt(placed: &[Placed], warnings: &mut Vec<Value>) {
+    let tilts: Vec<f64> =
+        placed.iter().filter_map(|placed| placed.slice.gantry_tilt.filter(|tilt| *tilt != 0.0)).collect();
+    let (least, most) =
+        tilts.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, m), tilt| (l.min(*tilt), m.max(*tilt)));
+    if tilts.is_empty() {
+        return;
+    }
+    let degrees = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    let (tilted, all) = (tilts.len(), placed.len());
+    warnings.push(json!({
+        "code": "gantry-tilt",
+        "sentence": format!("{tilted} of {all} slices were taken with the gantry tilted by {degrees} degrees.")
+    }));
 }
 
 /// Warns of slices at the same place and of gaps much wider than the usual spacing.
@@ -223,6 +245,7 @@ mod tests {
             frame: None,
             position: Some([10.0, -5.0, z]),
             orientation: Some([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
+            gantry_tilt: None,
             instance_number: None,
             probabilities,
             model: json!({"name": "m"}),
@@ -257,6 +280,63 @@ mod tests {
         };
         let summary = summary("s", vec![tilt("front", -9.0), tilt("back", 9.0)], [0.2, 0.6, 0.2], 1, "t");
         assert_eq!(order(&summary), ["back", "front"]);
+    }
+
+    #[test]
+    fn a_tilt_is_told_once_with_how_many_slices_it_is_about() {
+        let tilted = |instance: &str, z: f64, tilt| StudySlice { gantry_tilt: tilt, ..slice(instance, z, 0.0) };
+        let warnings = |slices| summary("s", slices, [0.2, 0.6, 0.2], 1, "t")["series"][0]["warnings"].clone();
+        let straight = vec![tilted("a", 0.0, None), tilted("b", 5.0, Some(0.0))];
+        assert_eq!(warnings(straight.clone()), json!([]));
+        let mut slices = straight;
+        slices.extend([tilted("c", 10.0, Some(-12.5)), tilted("d", 15.0, Some(-12.5))]);
+        let sentence = "2 of 4 slices were taken with the gantry tilted by -12.5 degrees.";
+        assert_eq!(warnings(slices.clone()), json!([{"code": "gantry-tilt", "sentence": sentence}]));
+        slices[0].gantry_tilt = Some(3.0);
+        let told = warnings(slices)[0]["sentence"].to_string();
+        assert!(told.contains("3 of 4 slices") && told.contains("by -12.5 to 3 degrees"), "{told}");
+    }
+
+    #[test]
+    fn the_tilt_is_read_from_a_result() {
+        let mut result = json!({
+            "series_uid": "r", "instance_uid": "i", "frame": null, "model": {}, "probabilities": {},
+            "geometry": {"position_mm": null, "orientation": null, "gantry_tilt_deg": 7.5, "instance_number": 1},
+        });
+        for label in Label::ALL {
+            result["probabilities"][label.name()] = json!(0.5);
+        }
+        assert_eq!(StudySlice::from_result(&result).unwrap().gantry_tilt, Some(7.5));
+        result["geometry"]["gantry_tilt_deg"] = Value::Null;
+        assert_eq!(StudySlice::from_result(&result).unwrap().gantry_tilt, None);
+    }
+
+    /// Series are separate acquisitions: each has its own order, gaps and neighbors; only the maxima are the study's.
+    #[test]
+    fn each_series_of_a_study_is_ordered_and_smoothed_for_itself() {
+        let of = |series: &str, instance: &str, z, any| StudySlice { series: series.into(), ..slice(instance, z, any) };
+        // Interleaved in space: neighbors of one another only if series were mixed.
+        let slices = vec![
+            of("thin", "t2", 5.0, 0.0),
+            of("bone", "b1", 2.0, 1.0),
+            of("thin", "t1", 0.0, 0.0),
+            of("bone", "b2", 7.0, 0.5),
+            of("thin", "t3", 10.0, 0.75),
+        ];
+        let summary = summary("s", slices, [0.2, 0.6, 0.2], 1, "t");
+        let series: Vec<&str> =
+            summary["series"].as_array().unwrap().iter().map(|s| s["series_uid"].as_str().unwrap()).collect();
+        assert_eq!((series, &summary["n_slices"]), (vec!["bone", "thin"], &json!(5)));
+        let smoothed = |series: usize, slice: usize| {
+            summary["series"][series]["slices"][slice]["smoothed"]["any"].as_f64().unwrap()
+        };
+        assert_eq!(order(&summary), ["b1", "b2"]);
+        assert!((smoothed(0, 0) - (0.6 + 0.2 * 0.5) / 0.8).abs() < 1e-6);
+        assert_eq!(smoothed(1, 0), 0.0, "the other series' slices are no neighbors");
+        assert_eq!(summary["maximum"]["any"]["slice"]["instance_uid"], "b1");
+        for series in 0..2 {
+            assert_eq!(summary["series"][series]["warnings"], json!([]), "the other's slices make no gap and no twin");
+        }
     }
 
     #[test]

@@ -35,39 +35,58 @@ pub fn is_unfinished_name(path: &Path) -> bool {
 /// # Errors
 /// None at present: an inbox that cannot be read is reported and tried again.
 pub fn run(inbox: &Inbox, sightings: &Sender<Sighting>, stop: &Stop) -> Result<(), Fatal> {
-    let (overflow, mut complaints) = (Arc::new(AtomicBool::new(false)), Complaints::default());
+    let (alarm, mut complaints) = (Arc::new(Alarm::default()), Complaints::default());
     let mut events = None;
     while !stop.is_wished() {
+        if alarm.deaf.swap(false, Ordering::SeqCst) {
+            // Made anew it hears all folders or says that it cannot.
+            events = None;
+        }
         if inbox.watch == Watch::Events && needs_watcher(&events, &inbox.path) {
-            let (made, trouble) = start_events(&inbox.path, sightings, &overflow);
+            let (made, trouble) = start_events(&inbox.path, sightings, &alarm);
             events = made;
             complaints.about_events(&inbox.path, trouble.as_ref());
             if sightings.send(Sighting::Hearing(events.is_some())).is_err() {
                 return Ok(());
             }
         }
-        if overflow.swap(false, Ordering::SeqCst) {
+        if alarm.overflow.swap(false, Ordering::SeqCst) {
             tracing::info!("More file events came than could be kept; a scan makes up for it.");
         }
-        let mut walk = Walk { sightings, stop, trouble: None };
+        let mut walk = Walk { sightings, stop, trouble: None, unread: Vec::new() };
         let was_read = match walk.folder(&inbox.path, 0) {
             Err(Ended) => return Ok(()),
             Ok(was_read) => was_read,
         };
         complaints.about_scan(&inbox.path, walk.trouble.as_ref());
         if was_read {
-            let end = if walk.trouble.is_none() { Sighting::ScanEnd } else { Sighting::ScanPart };
+            let end = if walk.unread.is_empty() { Sighting::ScanEnd } else { Sighting::ScanPart(walk.unread) };
             if sightings.send(end).is_err() {
                 return Ok(());
             }
         }
         let mut waited = Duration::ZERO;
-        while waited < Duration::from_secs(inbox.scan_secs) && !stop.is_wished() && !overflow.load(Ordering::SeqCst) {
+        while waited < Duration::from_secs(inbox.scan_secs) && !stop.is_wished() && !alarm.is_raised() {
             std::thread::sleep(STEP);
             waited += STEP;
         }
     }
     Ok(())
+}
+
+/// What the thread of the events has to tell.
+#[derive(Debug, Default)]
+struct Alarm {
+    /// Events were lost.
+    overflow: AtomicBool,
+    /// A folder came for which the system has no watch left: nothing will be heard of it.
+    deaf: AtomicBool,
+}
+
+impl Alarm {
+    fn is_raised(&self) -> bool {
+        self.overflow.load(Ordering::SeqCst) || self.deaf.load(Ordering::SeqCst)
+    }
 }
 
 /// What was complained about already: the same trouble at every scan is told once, and its end.
@@ -82,6 +101,7 @@ impl Complaints {
         let inbox = inbox.display();
         match trouble {
             Some(error) if !self.no_events => {
+                let error = cause(error);
                 tracing::warn!(%inbox, %error, "No file events for the inbox; scans alone serve. For many folders raise fs.inotify.max_user_watches.");
             }
             None if self.no_events => tracing::info!(%inbox, "File events come again."),
@@ -109,6 +129,20 @@ impl Complaints {
     }
 }
 
+/// Why there are no events. Not where: that is a folder in the inbox, whose name may be a patient's.
+fn cause(error: &notify::Error) -> String {
+    match &error.kind {
+        notify::ErrorKind::MaxFilesWatch => "the system has no watch left".into(),
+        notify::ErrorKind::PathNotFound => "a folder is gone".into(),
+        notify::ErrorKind::Io(error) => match error.raw_os_error() {
+            Some(code) => std::io::Error::from_raw_os_error(code).to_string(),
+            None => error.kind().to_string(),
+        },
+        // Whatever else it says was made at run time and may quote a path.
+        _ => "the watcher failed".into(),
+    }
+}
+
 /// A watcher and the folder it was made for.
 struct Events {
     _watcher: RecommendedWatcher,
@@ -129,13 +163,16 @@ fn needs_watcher(events: &Option<Events>, inbox: &Path) -> bool {
 fn start_events(
     inbox: &Path,
     sightings: &Sender<Sighting>,
-    overflow: &Arc<AtomicBool>,
+    alarm: &Arc<Alarm>,
 ) -> (Option<Events>, Option<notify::Error>) {
     let Some(folder) = identity(inbox) else { return (None, None) };
-    let (sightings, overflow) = (sightings.clone(), Arc::clone(overflow));
+    let (sightings, alarm) = (sightings.clone(), Arc::clone(alarm));
     let forward = move |event: Result<Event, notify::Error>| match event {
-        Ok(event) => forward_event(event, &sightings, &overflow),
-        Err(_) => overflow.store(true, Ordering::SeqCst),
+        Ok(event) => forward_event(event, &sightings, &alarm.overflow),
+        Err(error) if matches!(error.kind, notify::ErrorKind::MaxFilesWatch) => {
+            alarm.deaf.store(true, Ordering::SeqCst)
+        }
+        Err(_) => alarm.overflow.store(true, Ordering::SeqCst),
     };
     let watcher = notify::recommended_watcher(forward)
         .and_then(|mut watcher| watcher.watch(inbox, RecursiveMode::Recursive).map(|()| watcher));
@@ -175,9 +212,16 @@ struct Walk<'a> {
     stop: &'a Stop,
     /// The first folder that could not be read.
     trouble: Option<(PathBuf, std::io::Error)>,
+    /// All of them.
+    unread: Vec<PathBuf>,
 }
 
 impl Walk<'_> {
+    fn cannot_read(&mut self, folder: &Path, error: std::io::Error) {
+        self.unread.push(folder.to_owned());
+        self.trouble.get_or_insert((folder.to_owned(), error));
+    }
+
     /// Sends every candidate below `folder`. `Ok(false)` if the folder itself could not be read.
     fn folder(&mut self, folder: &Path, depth: usize) -> Result<bool, Ended> {
         let entries = match fs::read_dir(folder) {
@@ -185,7 +229,7 @@ impl Walk<'_> {
             Err(error) => {
                 // A folder below that went away in between is no trouble.
                 if depth == 0 || error.kind() != ErrorKind::NotFound {
-                    self.trouble.get_or_insert((folder.to_owned(), error));
+                    self.cannot_read(folder, error);
                 }
                 return Ok(false);
             }
@@ -197,7 +241,7 @@ impl Walk<'_> {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.trouble.get_or_insert((folder.to_owned(), error));
+                    self.cannot_read(folder, error);
                     return Ok(true);
                 }
             };
@@ -259,5 +303,20 @@ mod tests {
         for name in ["a.dcm", "IM0001", "a.parts", "tmp", "x.tmp/a"] {
             assert!(!is_unfinished_name(Path::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn why_there_are_no_events_is_told_without_a_path() {
+        let quoting = std::io::Error::other("cannot watch /in/DOE^JOHN");
+        let errors = [
+            notify::Error::new(notify::ErrorKind::MaxFilesWatch),
+            notify::Error::path_not_found(),
+            notify::Error::io(rustix::io::Errno::ACCESS.into()),
+            notify::Error::io(quoting),
+            notify::Error::generic("inotify: /in/DOE^JOHN"),
+        ];
+        let said = errors.map(|error| cause(&error.add_path("/in/DOE^JOHN".into())));
+        assert!(said.iter().all(|cause| !cause.is_empty() && !cause.contains("DOE")), "{said:?}");
+        assert!(said[2].contains("Permission denied"), "{said:?}");
     }
 }

@@ -170,7 +170,70 @@ pub fn blame(ledger: &Ledger, files: &[PathBuf]) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::path::Path;
+
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::disk::Fingerprint;
+
+    thread_local! {
+        /// How the process would have ended. The watchdog runs in the test's own thread.
+        static ENDED: RefCell<Vec<Exit>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn note(exit: Exit) {
+        ENDED.with_borrow_mut(|ended| ended.push(exit));
+    }
+
+    /// Runs a watchdog over one device and two decoders, with 200 ms for a step and for stopping, until it ends the process
+    /// or a second is over. How it ended it, and the attempts that count against the file `a`.
+    fn watch(prepare: impl FnOnce(&AtHand, &[Arc<AtHand>], &Stop)) -> (Vec<Exit>, u32) {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(Ledger::open(&folder.path().join("ledger.sqlite")).unwrap());
+        let key = path_key(Path::new("a"));
+        ledger.begin(&key, Fingerprint::default(), "t").unwrap();
+        let (device, decoders, stop) = (Arc::default(), vec![Arc::default(), Arc::default()], Stop::new());
+        prepare(&device, &decoders, &stop);
+        let max = Duration::from_millis(200);
+        let watchdog = Watchdog {
+            clock: Arc::new(SystemClock::new()),
+            ledger: Arc::clone(&ledger),
+            tally: Arc::default(),
+            stop,
+            device,
+            decoders,
+            step_max: max,
+            stop_max: max,
+            end: note,
+        };
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let timer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(1));
+            drop(alive);
+        });
+        ENDED.take();
+        watchdog.run(&ended);
+        timer.join().unwrap();
+        (ENDED.take(), ledger.file(&key).unwrap().unwrap().attempts)
+    }
+
+    #[test]
+    fn what_hangs_ends_the_process_and_only_a_batch_is_blamed() {
+        let a = || vec![PathBuf::from("a")];
+        assert_eq!(watch(|_, _, _| {}), (vec![], 1), "nobody does anything");
+        let hangs = watch(|device, _, _| std::mem::forget(device.begin(a())));
+        assert_eq!(hangs, (vec![Exit::Stalled], 2), "the attempt, and the blame");
+        // Of a file that is decoded the attempt was counted when it began.
+        let hangs = watch(|_, decoders, _| std::mem::forget(decoders[1].begin(a())));
+        assert_eq!(hangs, (vec![Exit::Stalled], 1));
+        assert_eq!(watch(|_, _, stop| stop.wish()), (vec![Exit::Stalled], 1), "stopping takes too long");
+        let is_done = watch(|device, decoders, _| {
+            drop(device.begin(a()));
+            drop(decoders[0].begin(a()));
+        });
+        assert_eq!(is_done, (vec![], 1), "what is done does not hang");
+    }
 
     const PERIOD: Duration = Duration::from_secs(1);
 

@@ -58,6 +58,52 @@ fn links_pipes_sockets_and_devices_are_never_followed() {
     assert!(outside.exists() && inbox.join("pipe.dcm").exists(), "what is no file stays where it is");
 }
 
+/// Two series of one study: each is in order for itself. An instance that comes again in another series is no new slice of
+/// the study: the same picture is a duplicate, another one a conflict, and the first stays where it is.
+#[test]
+fn two_series_of_a_study_are_told_apart_and_an_instance_belongs_to_its_first() {
+    let site = Site::new("move", "");
+    let slice = |series: &str, instance: &str, z: &str, pixel: u8| {
+        let editor = Editor::new().text(0x20, 0xD, b"UI", "1.2.3").text(0x20, 0xE, b"UI", series);
+        let editor = editor.text(8, 0x18, b"UI", instance).text(0x20, 0x32, b"DS", z);
+        let mut pixels = editor.value(0x7FE0, 0x10).to_vec();
+        pixels[0] ^= pixel;
+        editor.pixels(&pixels).bytes()
+    };
+    let daemon = site.start();
+    let first = [("1.2.3.8", "1.2.3.8.2", "0\\0\\5 ", 1), ("1.2.3.9", "1.2.3.9.1", "0\\0\\2 ", 2)];
+    let second = [("1.2.3.8", "1.2.3.8.1", "0\\0\\0 ", 3), ("1.2.3.9", "1.2.3.9.2", "0\\0\\7 ", 4)];
+    for (number, (series, instance, z, pixel)) in first.into_iter().chain(second).enumerate() {
+        fs::write(site.path(&format!("inbox/{number}.dcm")), slice(series, instance, z, pixel)).unwrap();
+    }
+    site.wait_until("four results", |site| site.results().len() == 4);
+    let before = site.results();
+    // The same UID in the other series: the same pixels, and others.
+    fs::write(site.path("inbox/same.dcm"), slice("1.2.3.9", "1.2.3.8.2", "0\\0\\5 ", 1)).unwrap();
+    fs::write(site.path("inbox/other.dcm"), slice("1.2.3.9", "1.2.3.8.1", "0\\0\\0 ", 9)).unwrap();
+    site.wait_until("their fates", |site| files(&site.path("inbox")).is_empty());
+    let summary =
+        || -> Option<Value> { serde_json::from_slice(&fs::read(site.path("results/1.2.3/study.json")).ok()?).ok() };
+    site.wait_until("the summary", |_| summary().is_some_and(|summary| summary["n_slices"] == 4));
+    let (code, log) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("6 files: 4 done, 1 duplicates, 1 rejected"), "{log}");
+    assert_eq!(reasons(&site)[0]["code"], "uid-conflict");
+    assert_eq!(site.results(), before, "the first results stay");
+    let order: Vec<(String, Vec<String>)> = summary().unwrap()["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|series| {
+            let slices = series["slices"].as_array().unwrap().iter();
+            let uids = slices.map(|slice| slice["instance_uid"].as_str().unwrap().to_owned()).collect();
+            (series["series_uid"].as_str().unwrap().to_owned(), uids)
+        })
+        .collect();
+    let expected = |series: &str| (series.to_owned(), vec![format!("{series}.1"), format!("{series}.2")]);
+    assert_eq!(order, [expected("1.2.3.8"), expected("1.2.3.9")]);
+}
+
 #[test]
 fn a_file_that_becomes_a_link_while_it_waits_is_not_followed() {
     let site = Site::new("keep", "");
@@ -211,7 +257,7 @@ fn a_program_in_the_preamble_is_carried_nowhere() {
 }
 
 /// Runs as nobody: what root must not do for us. Returns whether that is possible here.
-fn as_nobody(site: &Site) -> bool {
+pub fn as_nobody(site: &Site) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     let chown =
         |path: &Path| Command::new("chown").args(["-R", "65534:65534"]).arg(path).status().is_ok_and(|s| s.success());
@@ -219,7 +265,7 @@ fn as_nobody(site: &Site) -> bool {
     is_root && chown(site.folder.path()) && Command::new("setpriv").arg("--version").output().is_ok()
 }
 
-fn nobody(site: &Site, program: &Path) -> crate::support::Daemon {
+pub fn nobody(site: &Site, program: &Path) -> crate::support::Daemon {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]).arg(program);
     command.args(["run", "--config"]).arg(site.path("daemon.yaml")).current_dir("/");
@@ -228,7 +274,7 @@ fn nobody(site: &Site, program: &Path) -> crate::support::Daemon {
 }
 
 /// A copy of the program in a folder that is read-only for everybody but root.
-fn installed() -> tempfile::TempDir {
+pub fn installed() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(crate::support::ichd().get_program(), folder.path().join("ichd")).unwrap();
     fs::set_permissions(folder.path().join("ichd"), fs::Permissions::from_mode(0o555)).unwrap();

@@ -310,6 +310,53 @@ fn the_log_names_files_only_where_that_is_switched_on() {
     assert!(log.contains("ZQFILEZQ\\n2026 ERROR"), "a name broke its line: {log}");
 }
 
+/// Folders that are renamed to and fro faster than the library that watches them follows: it warns of that, with their
+/// paths, and its warnings are not ours.
+#[test]
+fn the_library_that_watches_folders_names_none() {
+    let site = Site::new("move", "log: { filter: trace }\n");
+    let names = [site.path("inbox/ZQFOLDERZQ^JOHN"), site.path("inbox/ZQFOLDERZQ^JACK")];
+    fs::create_dir(&names[0]).unwrap();
+    let slice = |instance: &str| Editor::new().text(0x20, 0xD, b"UI", "1.2.3").text(8, 0x18, b"UI", instance).bytes();
+    let daemon = site.start();
+    fs::write(names[0].join("a.dcm"), slice("1.2.3.4")).unwrap();
+    site.wait_until("the first one", |site| site.results().len() == 1);
+    daemon.signal("STOP");
+    for round in 0..6 {
+        fs::rename(&names[round % 2], &names[1 - round % 2]).unwrap();
+    }
+    daemon.signal("CONT");
+    fs::write(names[0].join("b.dcm"), slice("1.2.3.5")).unwrap();
+    site.wait_until("the second one", |site| site.results().len() == 2);
+    let (code, log) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("A slice has its route"), "the log is not talkative");
+    assert_clean("the log", log.as_bytes(), &[]);
+}
+
+/// A folder that may not be read keeps the whole inbox from being watched, and is not named.
+#[test]
+fn a_folder_that_cannot_be_watched_is_not_named() {
+    let site = Site::new("keep", "");
+    let folder = site.path("inbox/ZQFOLDERZQ^JOHN");
+    fs::create_dir(&folder).unwrap();
+    let bytes = Editor::new().text(0x20, 0xD, b"UI", "1.2.3").text(8, 0x18, b"UI", "1.2.3.4").bytes();
+    fs::write(site.path("inbox/a.dcm"), bytes).unwrap();
+    if !crate::hostile::as_nobody(&site) {
+        println!("skipped: only root can become nobody");
+        return;
+    }
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o000)).unwrap();
+    let program = crate::hostile::installed();
+    let daemon = crate::hostile::nobody(&site, &program.path().join("ichd"));
+    site.wait_until("the result", |site| site.results().len() == 1);
+    let (code, log) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("No file events for the inbox") && log.contains("Permission denied"), "{log}");
+    assert!(log.contains("A folder in the inbox cannot be read"), "{log}");
+    assert_clean("the log", log.as_bytes(), &[]);
+}
+
 /// Does the work of the next test when that asks for it: a panic whose message was made at run time.
 #[test]
 fn panicking_child() {

@@ -85,6 +85,7 @@ fn seeds_are_clean() {
     let expected = [
         "kills",
         "power cuts",
+        "torn renames",
         "ends",
         "exits for the disk",
         "exits for the device",

@@ -4,24 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files that may hold `unsafe` code, and how many blocks and implementations of it.
+/// Files that may hold `unsafe` code, and how many blocks, functions and implementations of it.
 const UNSAFE: &[(&str, usize)] = &[
-    ("kernels/src/cpu/conv.rs", 1),   // vectors of a tile that is known to be long enough
-    ("kernels/src/cpu/direct.rs", 3), // vectors of a tile that is known to lie within
-    ("kernels/src/cpu/pool.rs", 3),   // memory of results that is used again
-    ("kernels/src/cpu/tile.rs", 5),   // a tile's vectors, behind the question which there are
+    ("kernels/src/cpu/conv.rs", 1),      // vectors of a tile that is known to be long enough
+    ("kernels/src/cpu/depthwise.rs", 3), // vectors of a row that is known to be long enough
+    ("kernels/src/cpu/direct.rs", 3),    // vectors of a tile that is known to lie within
+    ("kernels/src/cpu/pool.rs", 4),      // memory of results that is used again
+    ("kernels/src/cpu/tile.rs", 10),     // a tile's vectors, behind the question which there are
     ("kernels/src/cpu/window/avx512.rs", 9), // vectors of AVX-512, behind the question whether there is AVX-512
     ("kernels/src/cpu/window/turned.rs", 1), // a function for AVX, behind the question whether there is AVX
-    ("kernels/src/cpu/winograd.rs", 3), // vectors of a tile that is known to lie within
+    ("kernels/src/cpu/winograd.rs", 3),  // vectors of a tile that is known to lie within
     ("kernels/src/gpu/cuda_source.rs", 2), // tests: NVIDIA's compiler, a C library
-    ("kernels/src/gpu/window.rs", 1), // a kernel's launch
-    ("src/device.rs", 2),             // whether the driver's and the compiler's library are there
-    ("src/trainer/cache.rs", 1),      // mapped files of the cache
-    ("tests/support/heap.rs", 5),     // tests: the counted heap
+    ("kernels/src/gpu/window.rs", 1),    // a kernel's launch
+    ("src/device.rs", 2),                // whether the driver's and the compiler's library are there
+    ("src/trainer/cache.rs", 1),         // mapped files of the cache
+    ("tests/support/heap.rs", 9),        // tests: the counted heap
 ];
 
 /// Lines above `unsafe` among which its reason must stand.
-const REASON_LINES: usize = 6;
+const REASON_LINES: usize = 8;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -47,19 +48,44 @@ fn unsafe_code_is_listed_and_every_piece_says_why_it_is_sound() {
     let (sources, mut found) = (sources(), BTreeMap::new());
     // In two parts, so that this file holds none.
     let (block, implementation) = (concat!("unsafe", " {"), concat!("unsafe", " impl"));
+    let function = concat!("unsafe", " fn");
     for (name, text) in &sources {
         let lines: Vec<&str> = text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            if !code.contains(block) && !code.contains(implementation) {
-                continue;
-            }
+            // A function tells its callers what they must see to. One of a trait is bound by the trait; what one that others
+            // cannot call asks for stands at its callers.
+            let reason = match () {
+                () if code.contains(block) || code.contains(implementation) => "SAFETY",
+                () if code.contains(function) && code.contains("pub") => "# Safety",
+                () if code.contains(function) => "",
+                () => continue,
+            };
             *found.entry(name.as_str()).or_insert(0) += 1;
             let above = &lines[at.saturating_sub(REASON_LINES)..at];
-            assert!(above.iter().any(|line| line.contains("SAFETY")), "{name}:{}: unsafe without a reason", at + 1);
+            assert!(above.iter().any(|line| line.contains(reason)), "{name}:{}: unsafe without a reason", at + 1);
         }
     }
     assert_eq!(found, UNSAFE.iter().copied().collect(), "found on the left, listed on the right");
+    let page = fs::read_to_string(root().join("RELIABILITY.md")).unwrap();
+    let section = page.split("\n## Dependencies").nth(1).unwrap().split("\n## ").next().unwrap();
+    let on_page: BTreeSet<&str> = section.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs")).collect();
+    let listed: BTreeSet<&str> = UNSAFE.iter().map(|(name, _)| *name).collect();
+    assert_eq!(on_page, listed, "named in RELIABILITY.md on the left, listed here on the right");
+}
+
+/// Variables of the environment that make a test longer, or another one, are told where long runs are.
+#[test]
+fn every_variable_that_tests_listen_to_is_on_the_page() {
+    let page = fs::read_to_string(root().join("RELIABILITY.md")).unwrap();
+    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("tests/")) {
+        for call in ["number(\"ICHD_", "from_environment(\"ICHD_"] {
+            for rest in text.split(call).skip(1) {
+                let variable = format!("ICHD_{}", rest.split('"').next().unwrap_or_default());
+                assert!(page.contains(&format!("`{variable}")), "{variable} of {name} is not in RELIABILITY.md");
+            }
+        }
+    }
 }
 
 /// Names of all tests as `module::test`, with the modules of their own file only.

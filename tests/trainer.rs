@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
+use ichd_plugin::label::Label;
 use serde_json::Value;
 
 use crate::support::{Site, files, ichd, model, run, stderr, stdout};
@@ -124,10 +125,16 @@ fn same_probabilities_when_served(site: &Site) {
         let result: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
         let Some(instance) = result["instance_uid"].as_str() else { continue };
         assert_eq!((&result["calibrated"], &result["model"]["name"]), (&Value::Bool(true), &Value::from("whole")));
-        let prefix = format!("{instance}_any,");
-        let expected = table.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap();
-        let (expected, found) = (expected.parse::<f64>().unwrap(), result["probabilities"]["any"].as_f64().unwrap());
-        assert!((expected - found).abs() < 1e-6, "{instance}: {expected} in training's code, {found} served");
+        for label in Label::ALL.map(Label::name) {
+            let prefix = format!("{instance}_{label},");
+            let expected = table.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap();
+            let expected = expected.parse::<f64>().unwrap();
+            let found = result["probabilities"][label].as_f64().unwrap();
+            assert!(
+                (expected - found).abs() < 1e-6,
+                "{instance} {label}: {expected} in training's code, {found} served"
+            );
+        }
         compared += 1;
     }
     assert!(compared > 100, "only {compared} slices were compared");
@@ -149,6 +156,17 @@ fn what_cannot_be_trained_is_told_before_anything_is_done() {
     refused(&["--side", "8"], 64, "--side: 32 to 2048 would be right");
     refused(&["--from", "nothing"], 78, "no version of it");
     refused(&["--name", "a/b"], 64, "cannot be the name of a folder");
+    // Names, versions and numbers with which days of training would end in nothing.
+    put_broken_model(&site);
+    refused(&["--name", "phantom_only"], 64, "none of the models that come with the program");
+    refused(&["--name", "untrained"], 64, "none of the models that come with the program");
+    refused(&["--version-name", "a/b"], 64, "its version cannot be that of a folder");
+    refused(&["--name", "broken", "--version-name", "1"], 64, "broken/1 exists already and is not overwritten");
+    refused(&["--precision", "f16"], 64, "train.precision: f16 is not possible");
+    refused(&["--precision", "bf16"], 78, "bf16 would only be imitated by the CPU");
+    refused(&["--folds", "3", "--fold", "3"], 64, "train.split.fold: 3 is not possible");
+    refused(&["--finish"], 64, "--resume");
+    refused(&["--resume", "--finish"], 78, "holds no finished epoch");
     // A fifth of the labelled images has no file any more.
     let all = files(&site.path("heads"));
     for file in all.iter().filter(|file| file.extension().is_some_and(|e| e == "dcm")).step_by(5) {
@@ -157,6 +175,94 @@ fn what_cannot_be_trained_is_told_before_anything_is_done() {
     refused(&[], 78, "labelled images are unusable");
     fs::write(site.path("heads/labels.csv"), "ID,Label\nx_any,1\nx_any,0\n").unwrap();
     refused(&[], 78, "differs from line 2");
+    assert!(!site.path("cache").exists(), "slices were decoded for nothing");
+}
+
+/// Asks the process to stop, as Ctrl-C does.
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn ctrl_c_ends_with_a_checkpoint_and_whatever_is_finished_is_published_once() {
+    let site = site();
+    let epochs = ["--epochs", "4"];
+    train(&site, "whole", &epochs);
+    let child =
+        ichd().args(arguments(&site, "cut", &epochs)).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    site.wait_until("a finished epoch", |site| site.path("runs/cut/best.safetensors").exists());
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("Stopped. Go on with the same command and --resume"), "{}", stderr(&output));
+    assert!(site.path("runs/cut/checkpoint/progress.json").exists() && !site.path("models/cut").exists());
+
+    // What there is, without training on; the same weights are not published twice.
+    let more = |word: &'static str| -> Vec<&str> { epochs.into_iter().chain(["--resume", word]).collect() };
+    let finished = train(&site, "cut", &more("--finish"));
+    assert_eq!((&finished["version"], &finished["new"]), (&Value::from("1"), &Value::from(true)));
+    let card = fs::read_to_string(site.path("models/cut/1/README.md")).unwrap();
+    assert!(card.contains("Training was ended (--finish) after"), "{card}");
+    let again = train(&site, "cut", &more("--finish"));
+    assert_eq!((&again["version"], &again["new"]), (&Value::from("1"), &Value::from(false)));
+    assert_eq!(again["metrics"], finished["metrics"]);
+
+    // On to the end, which is that of a run that nobody interrupted, and a finished run says so.
+    let done = train(&site, "cut", &more("")[..3]);
+    let version = done["version"].as_str().unwrap();
+    let of = |model: &str| fs::read(site.path(&format!("models/{model}/weights.safetensors"))).unwrap();
+    assert!(of("whole/1") == of(&format!("cut/{version}")), "the run that was interrupted ended elsewhere");
+    let words = arguments(&site, "cut", &more("")[..3]).into_iter().filter(|word| word != "--json");
+    let output = ichd().args(words).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let sentence = format!("The run published its weights before, as cut/{version}; nothing is published again.");
+    assert!(stdout(&output).contains(&sentence), "{}", stdout(&output));
+    let versions = fs::read_dir(site.path("models/cut")).unwrap().count();
+    assert_eq!(versions.to_string(), version, "one version for each set of weights");
+}
+
+#[test]
+fn what_a_run_does_otherwise_than_one_might_think_stands_on_screen_and_in_the_card() {
+    let site = site();
+    let settings = fs::read_to_string(site.path("daemon.yaml")).unwrap();
+    fs::write(site.path("daemon.yaml"), settings.replace("cache_path: cache", "cache_path: cache, cache_side: 48"))
+        .unwrap();
+    let more = ["--recipe", "report", "--epochs", "1", "--batch", "8", "--split", "slice", "--validation", "0.4"];
+    let more: Vec<&str> = more
+        .into_iter()
+        .chain(["--patience", "3", "--epidural-times", "2", "--negatives", "2", "--devices", "1"])
+        .collect();
+    let output = ichd().args(arguments(&site, "m", &more)).output().unwrap();
+    let told = stderr(&output);
+    assert!(output.status.success(), "{told}");
+    for sentence in [
+        "Recipe (the report's): Adam, learning rate 0.0001 throughout; 1 epochs of batches of 8;",
+        "this run begins with random ones",
+        "were made smaller, to 48 pixels, before they were windowed",
+        "Split by slice, seed 1: validation 0.4, train 0.6, of which validation validates.",
+    ] {
+        assert!(told.contains(sentence), "{sentence}: {told}");
+    }
+    let card = fs::read_to_string(site.path("models/m/1/README.md")).unwrap();
+    assert_eq!(card, fs::read_to_string(site.path("runs/m/card.md")).unwrap());
+    for sentence in [
+        "This split leaks: ",
+        "| Patients in both parts | ",
+        "were made smaller, to 48 pixels, before they were windowed",
+        "| Split | by slice, seed 1: validation 0.4, train 0.6, of which validation validates |",
+        "| patience | 3 |",
+        "\"epidural_times\":2,\"negatives_per_positive\":2.0",
+    ] {
+        assert!(card.contains(sentence), "{sentence}: {card}");
+    }
+    assert!(!card.contains("of other patients"), "{card}");
+
+    let more: Vec<&str> = more.into_iter().filter(|word| !["--split", "slice"].contains(word)).collect();
+    let output = ichd().args(arguments(&site, "m", &more)).arg("--resume").output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(stderr(&output).contains("holds a split by slice, seed 1"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the settings ask for one by patient, seed 1"), "{}", stderr(&output));
 }
 
 /// A model whose first loss is no number: its logits are beyond what f32 holds.
@@ -227,7 +333,7 @@ fn a_list_of_runs_ends_in_one_comparison_and_goes_on_where_it_stopped() {
 /// Where file systems may be mounted: by root, or in a user namespace.
 fn may_mount() -> bool {
     let probe = ["-rm", "sh", "-c", "mount -t tmpfs none /mnt"];
-    let may = std::process::Command::new("unshare").args(probe).output().is_ok_and(|output| output.status.success());
+    let may = Command::new("unshare").args(probe).output().is_ok_and(|output| output.status.success());
     assert!(
         may || std::env::var_os("ICHD_REQUIRE_MOUNTS").is_none(),
         "ICHD_REQUIRE_MOUNTS is set, but nothing can be mounted"
@@ -250,7 +356,7 @@ fn a_full_disk_ends_the_run_with_the_file_and_the_run_goes_on_once_there_is_room
     let script = format!(
         "mount -t tmpfs -o size=60m none {runs} || exit 99\n{train}\n[ $? = 74 ] || exit 98\nls {runs}/m/checkpoint/progress.json          || exit 97\nmount -o remount,size=400m {runs} || exit 96\n{train} --resume || exit 95\n"
     );
-    let output = std::process::Command::new("unshare").args(["-rm", "sh", "-c", &script]).output().unwrap();
+    let output = Command::new("unshare").args(["-rm", "sh", "-c", &script]).output().unwrap();
     let complaint = stderr(&output);
     assert!(output.status.success(), "{:?}: {complaint}", output.status);
     assert!(complaint.contains("No space left") && complaint.contains("runs/m/checkpoint/"), "{complaint}");

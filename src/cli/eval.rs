@@ -17,11 +17,13 @@ use crate::measure::Predictions;
 use crate::measure::metrics::{self, Bootstrap, HALF, Metrics};
 use crate::measure::report::{By, Evaluation, ModelRow, Page, comparison_table, confusion_table, label_table};
 use crate::model::{self, Model};
+use crate::names::csv_cell;
 use crate::stage::Stop;
 use crate::telemetry;
 use crate::trainer::batches::Feed;
 use crate::trainer::dataset::{DataFolder, Dataset};
-use crate::trainer::training::score;
+use crate::trainer::outcome::parameters;
+use crate::trainer::training::{score, warm_up};
 use crate::trainer::worst;
 
 /// Where the labelled slices are.
@@ -80,6 +82,9 @@ struct Bench {
     slices: Vec<usize>,
     device: Chosen,
     batch: usize,
+    /// Slices that were held against their digests, which the first model does for all.
+    checked: Vec<AtomicBool>,
+    stop: Stop,
 }
 
 /// What a model gave.
@@ -103,7 +108,7 @@ impl Bench {
             rules: config.admission.clone(),
             file_bytes_max: config.inbox.file_bytes_max,
         };
-        let mut screen = Screen::new(common.json, stop);
+        let mut screen = Screen::new(common.json, stop.clone());
         let dataset = open(&data, &config.train, &mut screen)?;
         let slices = match &labelled.part {
             None => dataset.usable(),
@@ -118,7 +123,8 @@ impl Bench {
             return Err(Fatal::config("no slice is left to look at"));
         }
         let batch = config.train.batch;
-        Ok((Bench { dataset, slices, device, batch }, config))
+        let checked = (0..dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
+        Ok((Bench { dataset, slices, device, batch, checked, stop }, config))
     }
 
     fn score(&self, model: &Model) -> Result<Found, Fatal> {
@@ -126,10 +132,14 @@ impl Bench {
         let plan = card.preprocessing.plan().map_err(Fatal::config)?;
         let mut backbone = (model.spec.infer)(&self.device.device, card.variant(), Precision::F32);
         backbone.load(&model.weights).map_err(Fatal::config)?;
-        let checked: Vec<AtomicBool> = (0..self.dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
-        let feed = Feed { dataset: &self.dataset, plan: &plan, device: self.device.device.clone(), checked: &checked };
+        let device = self.device.device.clone();
+        let feed = Feed { dataset: &self.dataset, plan: &plan, device, checked: &self.checked };
+        let is_stopped = || self.stop.is_wished();
+        warm_up(&feed, backbone.as_ref(), &self.slices, self.batch, &is_stopped)
+            .map_err(|error| train_fatal(&error))?;
         let begun = Instant::now();
-        let logits = score(&feed, backbone.as_ref(), &self.slices, self.batch).map_err(|error| train_fatal(&error))?;
+        let logits = score(&feed, backbone.as_ref(), &self.slices, self.batch, &is_stopped);
+        let logits = logits.map_err(|error| train_fatal(&error))?;
         let seconds = begun.elapsed().as_secs_f64();
         let (targets, groups) = self.dataset.truth(&self.slices);
         let predictions = Predictions::from_logits(&logits, &targets, &groups, card.calibration.as_ref());
@@ -194,11 +204,15 @@ fn contest(bench: &Bench, probabilities: &[[f64; N_LABELS]]) -> String {
     let mut text = String::from("ID,Label\n");
     for (at, row) in bench.slices.iter().zip(probabilities) {
         let instance = &bench.dataset.items[*at].instance;
-        for label in Label::SUBTYPES.into_iter().chain([Label::Any]) {
-            text.push_str(&format!("{instance}_{label},{}\n", row[label as usize]));
-        }
+        contest_rows(&mut text, instance, row);
     }
     text
+}
+
+fn contest_rows(text: &mut String, instance: &str, row: &[f64; N_LABELS]) {
+    for label in Label::SUBTYPES.into_iter().chain([Label::Any]) {
+        text.push_str(&format!("{},{}\n", csv_cell(&format!("{instance}_{label}")), row[label as usize]));
+    }
 }
 
 /// `ichd compare`.
@@ -210,7 +224,7 @@ pub fn compare(common: &Common, args: &CompareArgs) -> Result<(), Fatal> {
         let found = bench.score(&model)?;
         let on = format!("{} slices", bench.slices.len());
         let mut row = ModelRow::new(format!("{} ({name})", model.spec.name), on, &found.metrics);
-        row.parameters = Some(model.spec.parameters);
+        row.parameters = Some(parameters(model.spec, model.card.preprocessing.windows.len()));
         row.epoch_seconds =
             model::manifest(&config.model.path, name).ok().and_then(|m| m.training["epoch_seconds"].as_f64());
         row.slices_per_second = Some(found.slices_per_second);
@@ -232,4 +246,22 @@ pub fn compare(common: &Common, args: &CompareArgs) -> Result<(), Fatal> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     RealDisk.write_whole(path, bytes).map_err(|error| Fatal::io(format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_no_formulas_and_no_other_rows_in_the_contests_table() {
+        let text = |instance: &str| {
+            let mut text = String::new();
+            contest_rows(&mut text, instance, &[0.5; N_LABELS]);
+            text
+        };
+        assert!(text("ID_1").starts_with("ID_1_epidural,0.5\nID_1_intraparenchymal,0.5\n"), "{}", text("ID_1"));
+        assert!(text("ID_1").ends_with("ID_1_any,0.5\n"));
+        assert!(text("=1+1").lines().all(|line| line.starts_with("'=1+1_")), "{}", text("=1+1"));
+        assert!(text("a,1\nb").starts_with("\"a,1\nb_epidural\",0.5\n"), "{}", text("a,1\nb"));
+    }
 }

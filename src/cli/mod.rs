@@ -60,7 +60,7 @@ enum Command {
     #[command(
         after_help = "Example: ichd run --config /etc/ichd/daemon.yaml\nStop it with SIGTERM or Ctrl-C: it finishes what it has taken."
     )]
-    Run,
+    Run(run::Args),
     /// Synthetic heads through the whole daemon, then a table and a picture.
     #[command(after_help = "Example: ichd demo --studies 3 --out demo")]
     Demo(demo::Args),
@@ -115,7 +115,7 @@ pub fn execute(cli: Cli) -> Result<(), Fatal> {
     let Cli { common, command } = cli;
     keep_from_others();
     match command {
-        Command::Run => run::run(&common),
+        Command::Run(args) => run::run(&common, &args),
         Command::Demo(args) => demo::demo(&common, &args),
         Command::Score(args) => score::score(&common, &args),
         Command::Inspect(args) => inspect::inspect(&common, &args),

@@ -7,13 +7,22 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::{Common, site};
+use super::{Common, say, site};
 use crate::error::Fatal;
 use crate::pipeline::{Pipeline, Source};
+use crate::profile::ProfileReport;
 use crate::stage::Stop;
 use crate::{flood, telemetry};
 
-pub fn run(common: &Common) -> Result<(), Fatal> {
+/// Arguments of `ichd run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// When it ends, prints where the time went: what each step took, which threads waited, which step is the limit.
+    #[arg(long)]
+    profile: bool,
+}
+
+pub fn run(common: &Common, args: &Args) -> Result<(), Fatal> {
     let config = site::settings(common)?;
     telemetry::start(&config.log, common.verbose);
     let (inbox, results) = (config.inbox.path.clone(), config.results.path.clone());
@@ -22,17 +31,30 @@ pub fn run(common: &Common) -> Result<(), Fatal> {
     let supervisor = Arc::clone(&site.supervisor);
     let begun = Instant::now();
     let pipeline = Pipeline::start(site, Source::Inbox, None)?;
-    let told = Arc::clone(&supervisor);
+    let (told, profile) = (Arc::clone(&supervisor), pipeline.profile());
     stop_on_signals(&pipeline.stop(), move || told.stopping())?;
     tracing::info!(inbox = %inbox.display(), results = %results.display(), model, "Ready.");
     supervisor.ready();
     let ended = pipeline.join();
     flood::tell(true);
+    if args.profile
+        && let Some(report) = profile()
+    {
+        say_profile(&report, common.json);
+    }
     let count = ended?;
     let secs = begun.elapsed().as_secs_f64();
     let rate = count.slices as f64 / secs;
     tracing::info!("Stopped: {count}, {} slices scored in {secs:.1} s ({rate:.1} a second).", count.slices);
     Ok(())
+}
+
+/// Prints where the time went.
+pub fn say_profile(report: &ProfileReport, is_json: bool) {
+    match serde_json::to_string(report) {
+        Ok(json) if is_json => say(json),
+        _ => say(report),
+    }
 }
 
 /// SIGTERM and SIGINT voice the wish to stop; what was taken is finished. The second one ends the program as if nobody

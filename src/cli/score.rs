@@ -25,6 +25,9 @@ pub struct Args {
     /// Where results go, with the ledger: scoring again into the same folder repeats nothing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// In the end, prints where the time went.
+    #[arg(long)]
+    profile: bool,
 }
 
 pub fn score(common: &Common, args: &Args) -> Result<(), Fatal> {
@@ -41,6 +44,7 @@ pub fn score(common: &Common, args: &Args) -> Result<(), Fatal> {
     let bar = progress::bar(files.len() as u64, "files");
     let (sender, reports) = bounded(64);
     let pipeline = Pipeline::start(site, Source::Files { files, roots: args.paths.clone() }, Some(sender))?;
+    let profile = pipeline.profile();
     run::stop_on_signals(&pipeline.stop(), || {})?;
     for report in reports {
         let line = if common.json { json_line(&report) } else { text_line(&report) };
@@ -49,6 +53,11 @@ pub fn score(common: &Common, args: &Args) -> Result<(), Fatal> {
     }
     bar.finish_and_clear();
     let count = pipeline.join()?;
+    if args.profile
+        && let Some(report) = profile()
+    {
+        run::say_profile(&report, common.json);
+    }
     let secs = begun.elapsed().as_secs_f64();
     if !common.json {
         let rate = count.slices as f64 / secs;

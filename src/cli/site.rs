@@ -1,17 +1,22 @@
 //! What several commands do before their work: settings, models, device, folders, ledger.
 
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::Common;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::device::{self, Chosen, Want};
-use crate::disk::{RealDisk, make_folders};
+use crate::disk::{Files, Open, RealDisk, make_folders};
 use crate::error::Fatal;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::Ledger;
+use crate::patience::{Hope, Trouble};
 use crate::pipeline::Site;
 use crate::roster::Roster;
 use crate::supervisor::Supervisor;
@@ -39,37 +44,98 @@ pub fn device(config: &Config) -> Result<Chosen, Fatal> {
     Ok(chosen)
 }
 
-/// Holds the site: no other daemon may work on it.
+/// Holds the site: no other daemon may work on a part of it.
 #[derive(Debug)]
 pub struct Lock {
-    _file: std::fs::File,
+    _files: Vec<File>,
 }
 
-/// Takes the site of a ledger for this process.
-pub fn lock(ledger: &Path) -> Result<Lock, Fatal> {
-    let path: PathBuf = ledger.with_extension("lock");
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+/// Takes the ledger, the inbox and the results for this process: two daemons with a ledger each would still take each
+/// other's files, or write over each other's results.
+pub fn lock(config: &Config) -> Result<Lock, Fatal> {
+    let path: PathBuf = config.ledger.path.with_extension("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| Fatal::config(format!("{}: {error}", path.display())))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Fatal::config(format!(
-            "another ichd works on this site (it holds {}); one site takes one daemon",
-            path.display()
-        ))
-    })?;
-    Ok(Lock { _file: file })
+    hold(&file, "ledger.path", &path)?.map_err(|error| Fatal::config(format!("{}: {error}", path.display())))?;
+    let mut files = vec![file];
+    for (key, folder) in [("inbox.path", &config.inbox.path), ("results.path", &config.results.path)] {
+        // The folder itself is locked: that leaves nothing in it and asks for no right to write. A share may not know such
+        // locks, and a folder that cannot be opened yet is waited for; neither is a reason not to start.
+        let unlocked = match File::open(folder) {
+            Ok(file) => hold(&file, key, folder)?.map(|()| files.push(file)).err().map(Into::into),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = unlocked {
+            let folder = folder.display();
+            tracing::info!(%folder, %error, "{key} cannot be locked: another daemon on it would not be noticed.");
+        }
+    }
+    Ok(Lock { _files: files })
+}
+
+/// Locks a file or folder.
+///
+/// # Errors
+/// Another process has it, which ends this one; within, that it cannot be locked at all.
+fn hold(file: &File, key: &str, path: &Path) -> Result<Result<(), Errno>, Fatal> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            let process = holder(file).map_or("it".into(), |pid| format!("process {pid}"));
+            let path = path.display();
+            Err(Fatal::config(format!(
+                "another ichd works on this site: {process} holds {key} ({path}); a folder takes one daemon"
+            )))
+        }
+        other => Ok(other),
+    }
+}
+
+/// The process that has the lock. Nothing if it cannot be seen from here, as in another container.
+fn holder(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    holder_in(&std::fs::read_to_string("/proc/locks").ok()?, inode)
+}
+
+/// Lines are as `2: FLOCK ADVISORY WRITE 1234 fe:00:131074 0 EOF`. Numbers of devices differ from what files say on some
+/// file systems, so only the inode counts; if two processes have locked such ones, neither is named.
+fn holder_in(locks: &str, inode: u64) -> Option<u32> {
+    let end = format!(":{inode}");
+    let mut pids = locks.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = words.as_slice() else { return None };
+        pid.parse().ok().filter(|pid| *pid > 0 && file.ends_with(&end))
+    });
+    let first = pids.next()?;
+    pids.all(|pid| pid == first).then_some(first)
+}
+
+/// Finds out at the start what would otherwise come out with the first result or refusal. Done inputs are not asked about:
+/// one that cannot be moved stays where it is.
+fn must_be_writable(key: &str, folder: &Path) -> Result<(), Fatal> {
+    let probe = folder.join(format!(".ichd-{}-probe.tmp", RealDisk.process()));
+    let tried = RealDisk.open(&probe, Open::New).and_then(|_| RealDisk.unlink(&probe));
+    let Err(error) = tried else { return Ok(()) };
+    let sentence = format!("{key}: {}: cannot be written to: {error}", folder.display());
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Err(Fatal::config(sentence)),
+        // A full disk is waited for.
+        _ if error.hope() == Hope::Room => Ok(()),
+        _ => Err(Fatal::io(sentence)),
+    }
 }
 
 /// Makes the folders, takes the site, opens the ledger, loads the models and chooses the device.
 pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
     for (key, folder) in folders(&config) {
         make_folders(&folder).map_err(|error| Fatal::config(format!("{key}: {}: {error}", folder.display())))?;
+        if matches!(key, "inbox.rejected_path" | "results.path" | "ledger.path") {
+            must_be_writable(key, &folder)?;
+        }
     }
-    let lock = lock(&config.ledger.path)?;
+    let lock = lock(&config)?;
     let ledger = Ledger::open(&config.ledger.path).map_err(|error| {
         let sentence = format!("{}: {error}", config.ledger.path.display());
-        // A restart heals no damage and teaches no schema.
-        let is_final = matches!(error, LedgerError::Damaged(_) | LedgerError::Version { .. });
-        if is_final { Fatal::config(sentence) } else { Fatal::io(sentence) }
+        Fatal { sentence, ..Fatal::from(error) }
     })?;
     let roster = Roster::load(&config).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -118,4 +184,22 @@ pub fn folders(config: &Config) -> Vec<(&'static str, PathBuf)> {
         ("results.path", config.results.path.clone()),
         ("ledger.path", ledger),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_told_if_there_is_no_doubt() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 fe:00:42 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 12 fe:00:42 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 13 fe:00:42 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 14 fe:00:142 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 15 00:1f:142 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE 0 00:1f:7 0 EOF\n";
+        assert_eq!(holder_in(locks, 42), Some(12));
+        assert_eq!(holder_in(locks, 142), None, "two file systems, the same inode");
+        assert_eq!((holder_in(locks, 7), holder_in(locks, 2)), (None, None));
+    }
 }

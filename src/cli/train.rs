@@ -3,8 +3,9 @@
 mod job;
 mod matrix;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use ichd_plugin::spec::Precision;
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -12,13 +13,17 @@ use self::job::{Ended, Job, Start, StartWish, backbone};
 use self::matrix::Matrix;
 use super::{Common, progress, run, say, site};
 use crate::config::Config;
+use crate::device::Chosen;
+use crate::disk::RealDisk;
 use crate::error::{Exit, Fatal};
 use crate::measure::epoch::Epoch;
+use crate::model::Manifest;
 use crate::names;
 use crate::stage::Stop;
 use crate::telemetry;
 use crate::trainer::cache::CacheError;
 use crate::trainer::dataset::{DataError, DataFolder, Dataset, Watcher};
+use crate::trainer::published;
 use crate::trainer::recipe::{Recipe, TrainSetting};
 use crate::trainer::settings::SplitMode;
 use crate::trainer::training::{Onlooker, TrainError};
@@ -37,7 +42,7 @@ pub struct Args {
     backbone: Option<String>,
     /// A list of backbones and recipes, all of which are trained one after the other and compared. What is done is not
     /// done again: after a stop the same command goes on.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "from", "name", "version_name", "recipe", "resume"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "from", "name", "version_name", "recipe", "resume", "finish"])]
     matrix: Option<PathBuf>,
     /// A model whose weights training begins with, such as an imported one; else random weights of the seed.
     #[arg(long, value_name = "MODEL")]
@@ -54,6 +59,19 @@ pub struct Args {
     /// Goes on from the run's last checkpoint.
     #[arg(long)]
     resume: bool,
+    /// With --resume: trains no further, and makes a model of the best weights so far.
+    #[arg(long, requires = "resume")]
+    finish: bool,
+    /// Side of the network's input in pixels; the backbone's own if not given.
+    #[arg(long, value_name = "PIXELS")]
+    side: Option<usize>,
+    #[command(flatten)]
+    keys: Box<Keys>,
+}
+
+/// Keys of the settings that the command line can override.
+#[derive(Debug, clap::Args)]
+struct Keys {
     /// keys: as the settings say. report: as the seed report trained; the split stays by patient.
     #[arg(long)]
     recipe: Option<Recipe>,
@@ -66,9 +84,6 @@ pub struct Args {
     /// Highest learning rate.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Side of the network's input in pixels; the backbone's own if not given.
-    #[arg(long, value_name = "PIXELS")]
-    side: Option<usize>,
     /// Everything random follows from it.
     #[arg(long)]
     seed: Option<u64>,
@@ -78,6 +93,35 @@ pub struct Args {
     /// patient: no patient on both sides. slice: as the report did; it leaks.
     #[arg(long, value_parser = split_mode, value_name = "patient|slice")]
     split: Option<SplitMode>,
+    /// Share of the used slices that validates, instead of folds.
+    #[arg(long, value_name = "0..1", conflicts_with_all = ["folds", "fold"])]
+    validation: Option<f64>,
+    /// Number of folds, of which one validates.
+    #[arg(long)]
+    folds: Option<usize>,
+    /// Which of them, counted from 0.
+    #[arg(long)]
+    fold: Option<usize>,
+    /// Times that a slice with an epidural hemorrhage stands in an epoch.
+    #[arg(long, value_name = "TIMES")]
+    epidural_times: Option<usize>,
+    /// Negatives drawn for each positive; 0 for all of them.
+    #[arg(long, value_name = "RATIO")]
+    negatives: Option<f64>,
+    /// Training ends when so many epochs brought nothing better; 0: never.
+    #[arg(long, value_name = "EPOCHS")]
+    patience: Option<u32>,
+    /// Type of number of the convolutions' products: f32, or bf16 on a GPU.
+    #[arg(long, value_parser = precision, value_name = "f32|bf16")]
+    precision: Option<Precision>,
+    /// GPUs that share each batch: the chosen one and those that follow it.
+    #[arg(long, value_name = "COUNT")]
+    devices: Option<usize>,
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    let found = Precision::ALL.into_iter().find(|precision| precision.name() == text);
+    found.ok_or_else(|| "f32 or bf16 would be right".into())
 }
 
 fn split_mode(text: &str) -> Result<SplitMode, String> {
@@ -94,6 +138,10 @@ pub fn train(common: &Common, args: &Args) -> Result<(), Fatal> {
     let stop = Stop::new();
     run::stop_on_signals(&stop, || {})?;
     let device = site::device(&config)?;
+    match &wanted {
+        Wanted::Matrix(matrix) => matrix.jobs().try_for_each(|job| may_compute(job, &device))?,
+        Wanted::One(job) => may_compute(job, &device)?,
+    }
     let data = DataFolder {
         data: args.data.clone(),
         labels: args.labels.clone(),
@@ -129,36 +177,63 @@ fn job(config: &Config, args: &Args) -> Result<Job, Fatal> {
     let name = args.backbone.as_deref().unwrap_or_default();
     let spec = backbone(name).map_err(|sentence| Fatal::new(Exit::Usage, format!("--backbone: {sentence}")))?;
     let mut setting = config.train.clone();
-    setting.recipe = args.recipe.unwrap_or(setting.recipe);
+    setting.recipe = args.keys.recipe.unwrap_or(setting.recipe);
     let setting = overridden(setting, args)?;
     let name = args.name.clone().unwrap_or_else(|| spec.name.to_owned());
     let folder = args.run.clone().unwrap_or_else(|| setting.runs_path.join(&name));
     let wish = StartWish { from: args.from.as_deref(), side: args.side, windows: None, seed: setting.seed };
     let start = Start::new(config, &config.model.path, spec, &wish)?;
-    let job = Job { spec, start, setting, name, version: args.version_name.clone(), folder };
+    let job = Job { spec, start, setting, name, version: args.version_name.clone(), folder, finish: args.finish };
     if !args.resume && job.is_begun() {
         let sentence = "holds a run that was begun; go on with --resume, or give another folder with --run";
         return Err(Fatal::new(Exit::Usage, format!("{} {sentence}", job.folder.display())));
     }
+    if args.finish && !job.has_best()? {
+        return Err(train_fatal(&TrainError::NoBest { folder: job.folder }));
+    }
+    may_publish(&config.model.path, &job)?;
     Ok(job)
+}
+
+/// Whether the model that comes out may be called as wished: found before the work, not after it.
+fn may_publish(models: &Path, job: &Job) -> Result<(), Fatal> {
+    let before = published::models_of(&RealDisk, &job.folder, models, &job.name);
+    let before = before.map_err(|error| train_fatal(&error))?;
+    let is_ours = before.iter().any(|one| job.version.as_ref() == Some(&one.version));
+    // A finished run says so, once its weights are found to be those of its model.
+    let version = if is_ours && job.is_over()? { None } else { job.version.as_deref() };
+    Manifest::check_place(models, &job.name, version).map_err(|error| Fatal::new(Exit::Usage, error.to_string()))
+}
+
+/// Whether a job can be done on this device as its settings say.
+fn may_compute(job: &Job, device: &Chosen) -> Result<(), Fatal> {
+    if job.setting.precision == Precision::F32 || !device.is_cpu() {
+        return Ok(());
+    }
+    let name = job.setting.precision.name();
+    let sentence = "would only be imitated by the CPU, which gains nothing and takes longer; f32 would be right there";
+    Err(Fatal::config(format!("train.precision: {name} {sentence} (--precision f32)")))
 }
 
 fn conclude(job: &Job, ended: &Ended, screen: &Screen) {
     let folder = job.folder.display();
-    let Ended::Done { best_epoch, version, outcome } = ended else {
+    let Ended::Done { best_epoch, outcome } = ended else {
         screen.tell_line(format!("Stopped. Go on with the same command and --resume; the run is {folder}"));
         return;
     };
-    let name = &job.name;
+    let (name, version) = (&job.name, &outcome.version);
     if screen.json {
         say(json!({
             "model": outcome.model, "name": name, "version": version, "best_epoch": best_epoch, "run": job.folder,
-            "metrics": outcome.metrics,
+            "metrics": outcome.metrics, "new": outcome.is_new,
         }));
         return;
     }
     let auroc = shown(outcome.metrics.means.auroc.value);
     say(format!("Epoch {best_epoch} was kept; mean AUROC {auroc} on the validation part."));
+    if !outcome.is_new {
+        say(format!("The run published its weights before, as {name}/{version}; nothing is published again."));
+    }
     say(format!("The model {name}/{version} lies in {}; serve it with `model.name: {name}`.", outcome.model.display()));
     say(format!("Curves, tables, the worst errors and the split: {folder}"));
 }
@@ -166,12 +241,23 @@ fn conclude(job: &Job, ended: &Ended, screen: &Screen) {
 /// The settings that are meant, with the command line's on top.
 fn overridden(setting: TrainSetting, args: &Args) -> Result<TrainSetting, Fatal> {
     let mut setting = setting.effective();
-    setting.epochs = args.epochs.unwrap_or(setting.epochs);
-    setting.batch = args.batch.unwrap_or(setting.batch);
-    setting.learning_rate = args.learning_rate.unwrap_or(setting.learning_rate);
-    setting.seed = args.seed.unwrap_or(setting.seed);
-    setting.split.subset = args.subset.unwrap_or(setting.split.subset);
-    setting.split.mode = args.split.unwrap_or(setting.split.mode);
+    let keys = &args.keys;
+    setting.epochs = keys.epochs.unwrap_or(setting.epochs);
+    setting.batch = keys.batch.unwrap_or(setting.batch);
+    setting.learning_rate = keys.learning_rate.unwrap_or(setting.learning_rate);
+    setting.seed = keys.seed.unwrap_or(setting.seed);
+    setting.split.subset = keys.subset.unwrap_or(setting.split.subset);
+    setting.split.mode = keys.split.unwrap_or(setting.split.mode);
+    if let Some(validation) = keys.validation {
+        (setting.split.validation, setting.split.folds, setting.split.fold) = (validation, 0, 0);
+    }
+    setting.split.folds = keys.folds.unwrap_or(setting.split.folds);
+    setting.split.fold = keys.fold.unwrap_or(setting.split.fold);
+    setting.balance.epidural_times = keys.epidural_times.unwrap_or(setting.balance.epidural_times);
+    setting.balance.negatives_per_positive = keys.negatives.unwrap_or(setting.balance.negatives_per_positive);
+    setting.patience = keys.patience.unwrap_or(setting.patience);
+    setting.precision = keys.precision.unwrap_or(setting.precision);
+    setting.devices = keys.devices.unwrap_or(setting.devices);
     setting.warmup_epochs = setting.warmup_epochs.min(f64::from(setting.epochs));
     let mut problems = Vec::new();
     setting.check(&mut |key, sentence| problems.push(format!("{key}: {sentence}")));
@@ -287,10 +373,13 @@ pub fn train_fatal(error: &TrainError) -> Fatal {
     let exit = match error {
         TrainError::Device(_) => Exit::Device,
         TrainError::Io { .. } | TrainError::Checkpoint(_) => Exit::Io,
-        TrainError::Plan(_) | TrainError::Weights(_) | TrainError::OtherRun { .. } | TrainError::Loss { .. } => {
-            Exit::Config
-        }
+        TrainError::Plan(_)
+        | TrainError::Weights(_)
+        | TrainError::OtherRun { .. }
+        | TrainError::NoBest { .. }
+        | TrainError::Diverged { .. } => Exit::Config,
         TrainError::Feed(_) => Exit::Io,
+        TrainError::Stopped => Exit::Usage,
         TrainError::Measure(_) => Exit::Bug,
     };
     Fatal::new(exit, error.to_string())

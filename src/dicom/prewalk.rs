@@ -332,6 +332,11 @@ impl Walker<'_> {
                 SEQUENCE_END => return Ok(items),
                 ITEM if head.length != UNDEFINED => {
                     let end = self.end_of(of, head.length)?;
+                    if let Some((tag, begun)) = self.open
+                        && end - begun > SEQUENCE_BYTES_MAX
+                    {
+                        return Err(too_long(tag, SEQUENCE_BYTES_MAX));
+                    }
                     items.push(self.position..end);
                     self.position = end;
                 }

@@ -92,3 +92,25 @@ fn whole_files_replace_and_leave_nothing_behind() {
     assert_eq!(fs::read(&path).unwrap(), b"22");
     assert_eq!(fs::read_dir(site.path().join("study")).unwrap().count(), 1);
 }
+
+#[test]
+fn many_files_appear_whole_in_several_folders() {
+    let site = tempfile::tempdir().unwrap();
+    let paths: Vec<PathBuf> = (0..75).map(|n| site.path().join(format!("study-{}/{n}.json", n % 3))).collect();
+    let texts: Vec<String> = (0..75).map(|n| format!("result {n}")).collect();
+    let files: Vec<(&Path, &[u8])> =
+        paths.iter().zip(&texts).map(|(path, text)| (path.as_path(), text.as_bytes())).collect();
+    RealDisk.write_all_whole(&files).unwrap();
+    RealDisk.write_all_whole(&[]).unwrap();
+    for (path, text) in paths.iter().zip(&texts) {
+        assert_eq!(fs::read_to_string(path).unwrap(), *text);
+    }
+    for study in 0..3 {
+        assert_eq!(fs::read_dir(site.path().join(format!("study-{study}"))).unwrap().count(), 25);
+    }
+    // One that cannot be written takes nobody's name away and leaves nothing behind.
+    let blocked = site.path().join("study-0/0.json/inside");
+    assert!(RealDisk.write_all_whole(&[(&paths[0], b"new"), (&blocked, b"x")]).is_err());
+    assert_eq!(fs::read_to_string(&paths[0]).unwrap(), texts[0]);
+    assert_eq!(fs::read_dir(site.path().join("study-0")).unwrap().count(), 25);
+}

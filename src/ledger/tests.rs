@@ -70,3 +70,40 @@ fn a_newer_ledger_is_refused() {
     Connection::open(&path).unwrap().execute("UPDATE meta SET value = 99 WHERE key = 'schema'", []).unwrap();
     assert!(matches!(Ledger::open(&path), Err(LedgerError::Version { found: 99 })));
 }
+
+#[test]
+fn an_outcome_of_older_content_does_not_hide_the_newer() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.sqlite")).unwrap();
+    let newer = Fingerprint { inode: 8, bytes: 0, mtime_ns: 6 };
+    let outcome = |fingerprint, state| FileOutcome {
+        path: "a".into(),
+        fingerprint,
+        state,
+        sha256: None,
+        code: None,
+        sentence: None,
+    };
+    // Both are on their way at once; the newer one is refused without waiting for the device.
+    ledger.begin("a", PRINT, "t").unwrap();
+    ledger.begin("a", newer, "t").unwrap();
+    for (print, state) in [(PRINT, FileState::Done), (newer, FileState::Rejected), (PRINT, FileState::Done)] {
+        ledger.commit(&[outcome(print, state)], &[], "t").unwrap();
+        let record = ledger.file("a").unwrap().unwrap();
+        assert_eq!(record.fingerprint, newer);
+        assert!(matches!(record.state, FileState::Started | FileState::Rejected), "{record:?}");
+    }
+    assert_eq!(ledger.file("a").unwrap().unwrap().state, FileState::Rejected);
+}
+
+#[test]
+fn damage_is_no_reason_to_start_again_and_a_busy_disk_is() {
+    use crate::error::{Exit, Fatal};
+    let exit = |code| {
+        Fatal::from(LedgerError::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))).exit
+    };
+    assert_eq!(exit(rusqlite::ffi::SQLITE_CORRUPT), Exit::Config);
+    assert_eq!(exit(rusqlite::ffi::SQLITE_NOTADB), Exit::Config);
+    assert_eq!(exit(rusqlite::ffi::SQLITE_IOERR), Exit::Io);
+    assert_eq!(Fatal::from(LedgerError::Version { found: 99 }).exit, Exit::Config);
+}

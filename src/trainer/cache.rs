@@ -3,7 +3,8 @@
 //!
 //! `<cache>/<form>/{cache.json, index.jsonl, shard-0000.raw ...}`, where the form names the side. Values are appended to a
 //! shard and synced, then their lines to the index; what the index does not speak of does not exist. A build that was cut
-//! off goes on where it stopped, and runs share what is there. Memory stays bounded: files are decoded [`CHUNK`] at a
+//! off goes on where it stopped, and runs share what is there. Files that gave no slice stand there with the reason, so that
+//! they are not decoded again by every run. Memory stays bounded: files are decoded [`CHUNK`] at a
 //! time, and mapped pages belong to the system.
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::dicom::{self, AdmissionRules};
 use crate::disk::{Disk, Fingerprint, RealDisk, make_folders};
@@ -103,6 +105,49 @@ struct Entry {
     sha256: String,
 }
 
+/// What stands in the index about a file that gave no slice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Refusal {
+    instance: String,
+    /// The source file, as it was when it was refused.
+    bytes: u64,
+    mtime_ns: i64,
+    /// Code of the reason.
+    refused: String,
+    tag: Option<String>,
+    sentence: String,
+    /// By which rules of which program.
+    by: String,
+}
+
+impl Refusal {
+    /// None for a reason that another attempt may do away with: it does not belong into the index.
+    fn new(wish: &Wanted<'_>, print: Fingerprint, rejection: &Rejection, by: &str) -> Option<Refusal> {
+        (rejection.code != RejectCode::Unreadable).then(|| Refusal {
+            instance: wish.instance.to_owned(),
+            bytes: print.bytes,
+            mtime_ns: print.mtime_ns,
+            refused: rejection.code.word().to_owned(),
+            tag: rejection.tag.clone(),
+            sentence: rejection.sentence.clone(),
+            by: by.to_owned(),
+        })
+    }
+
+    /// The reason, if it still holds for the file in this state by these rules.
+    fn rejection(&self, print: Fingerprint, by: &str) -> Option<Rejection> {
+        let holds = self.bytes == print.bytes && self.mtime_ns == print.mtime_ns && self.by == by;
+        let code = RejectCode::from_word(&self.refused).filter(|_| holds)?;
+        Some(Rejection { code, tag: self.tag.clone(), sentence: self.sentence.clone() })
+    }
+}
+
+/// Names what a refusal depends on beside the file: rules, the largest file, and the program, which may read more one day.
+fn refused_by(options: &CacheOptions) -> String {
+    let rules = json!([options.rules, options.file_bytes_max, env!("CARGO_PKG_VERSION")]);
+    sha256(rules.to_string().as_bytes())
+}
+
 impl Entry {
     fn len(&self) -> u64 {
         (self.rows * self.columns * 2) as u64
@@ -124,8 +169,10 @@ pub struct Built {
     pub kept: usize,
     /// Slices that were decoded now.
     pub decoded: usize,
-    /// Files that gave no slice.
+    /// Files that gave no slice, now or at an earlier time.
     pub refused: Vec<(String, Rejection)>,
+    /// How many of them were refused at an earlier time and not read again.
+    pub refused_before: usize,
 }
 
 /// Decoded slices by number, in the order in which they were wanted.
@@ -156,16 +203,22 @@ pub fn open(
     check_form(&folder, options)?;
     let mut index = Index::read(&folder)?;
     let (mut built, mut missing) = (Built::default(), Vec::new());
+    let by = refused_by(options);
     for wish in wanted {
         let print = RealDisk.fingerprint(wish.path).ok().flatten().unwrap_or_default();
         let known = index.entries.get(wish.instance);
         if known.is_some_and(|entry| entry.bytes == print.bytes && entry.mtime_ns == print.mtime_ns) {
             built.kept += 1;
+        } else if let Some(rejection) =
+            index.refusals.get(wish.instance).and_then(|refusal| refusal.rejection(print, &by))
+        {
+            built.refused.push((wish.instance.to_owned(), rejection));
         } else {
             missing.push((wish, print));
         }
     }
-    progress(built.kept);
+    built.refused_before = built.refused.len();
+    progress(built.kept + built.refused_before);
     if !missing.is_empty() && !is_alone {
         return Err(CacheError::Busy(folder));
     }
@@ -175,15 +228,18 @@ pub fn open(
         }
         let decoded: Vec<Result<Stored, Rejection>> =
             chunk.par_iter().map(|(wish, print)| decode(wish, *print, options)).collect();
-        let mut stored = Vec::with_capacity(decoded.len());
-        for ((wish, _), result) in chunk.iter().zip(decoded) {
+        let (mut stored, mut refusals) = (Vec::with_capacity(decoded.len()), Vec::new());
+        for ((wish, print), result) in chunk.iter().zip(decoded) {
             match result {
                 Ok(slice) => stored.push(slice),
-                Err(rejection) => built.refused.push((wish.instance.to_owned(), rejection)),
+                Err(rejection) => {
+                    refusals.extend(Refusal::new(wish, *print, &rejection, &by));
+                    built.refused.push((wish.instance.to_owned(), rejection));
+                }
             }
         }
         built.decoded += stored.len();
-        index.append(stored)?;
+        index.append(stored, refusals)?;
         progress(built.kept + built.decoded + built.refused.len());
     }
     for (instance, _) in &built.refused {
@@ -238,8 +294,10 @@ fn decode(wish: &Wanted<'_>, print: Fingerprint, options: &CacheOptions) -> Resu
         .read(wish.path, options.file_bytes_max)
         .map_err(|error| unreadable(format!("could not be read: {error}")))?;
     let slices = dicom::decode(&bytes, &options.rules)?;
-    let [slice] = <[Slice; 1]>::try_from(slices)
-        .map_err(|slices| unreadable(format!("it holds {} frames; labels are for files of one", slices.len())))?;
+    let [slice] = <[Slice; 1]>::try_from(slices).map_err(|slices| {
+        let sentence = format!("it holds {} frames; labels are for files of one", slices.len());
+        Rejection::new(RejectCode::TooManyFrames, sentence)
+    })?;
     let slice = match options.side {
         Some(side) if slice.rows.max(slice.columns) > side => smaller(&slice, side),
         _ => slice,
@@ -307,6 +365,8 @@ struct Index {
     folder: PathBuf,
     file: File,
     entries: HashMap<String, Entry>,
+    /// Files that gave no slice, none of which is among the entries.
+    refusals: HashMap<String, Refusal>,
     /// Bytes of each shard that the index speaks of.
     shards: Vec<u64>,
 }
@@ -322,11 +382,15 @@ impl Index {
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         file.set_len(whole as u64).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;
-        let mut index = Index { folder: folder.to_owned(), file, entries: HashMap::new(), shards: Vec::new() };
+        let (entries, refusals) = (HashMap::new(), HashMap::new());
+        let mut index = Index { folder: folder.to_owned(), file, entries, refusals, shards: Vec::new() };
         for line in text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let entry: Entry = serde_json::from_slice(line)
-                .map_err(|error| CacheError::Damaged { path: path.clone(), reason: error.to_string() })?;
-            index.note(entry);
+            // Nearly all lines are of slices, so they are tried first; what is wrong with a line is told of a slice's, too.
+            let entry = serde_json::from_slice(line).map(|entry| index.note(entry));
+            entry.or_else(|error| {
+                let refusal = serde_json::from_slice(line).map(|refusal| index.note_refusal(refusal));
+                refusal.map_err(|_| CacheError::Damaged { path: path.clone(), reason: error.to_string() })
+            })?;
         }
         for (at, bytes) in index.shards.iter().enumerate() {
             let path = index.shard_path(at);
@@ -345,17 +409,43 @@ impl Index {
             self.shards.resize(shard + 1, 0);
         }
         self.shards[shard] = self.shards[shard].max(entry.offset + entry.len());
+        self.refusals.remove(&entry.instance);
         self.entries.insert(entry.instance.clone(), entry);
+    }
+
+    fn note_refusal(&mut self, refusal: Refusal) {
+        // What stood there before was another file.
+        self.entries.remove(&refusal.instance);
+        self.refusals.insert(refusal.instance.clone(), refusal);
     }
 
     fn shard_path(&self, shard: usize) -> PathBuf {
         self.folder.join(format!("shard-{shard:04}.raw"))
     }
 
-    /// Values first, then the lines that speak of them, both synced.
-    fn append(&mut self, slices: Vec<Stored>) -> Result<(), CacheError> {
+    /// Values first, then the lines that speak of them and of what gave none, both synced.
+    fn append(&mut self, slices: Vec<Stored>, refusals: Vec<Refusal>) -> Result<(), CacheError> {
+        let entries = self.append_values(slices)?;
+        let index_path = self.folder.join("index.jsonl");
+        let io = |source| CacheError::Io { path: index_path.clone(), source };
+        let texts = entries.iter().map(serde_json::to_string).chain(refusals.iter().map(serde_json::to_string));
+        let mut lines = String::new();
+        for text in texts {
+            lines.push_str(&text.map_err(|error| io(error.into()))?);
+            lines.push('\n');
+        }
+        if !lines.is_empty() {
+            self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data()).map_err(io)?;
+        }
+        entries.into_iter().for_each(|entry| self.note(entry));
+        refusals.into_iter().for_each(|refusal| self.note_refusal(refusal));
+        Ok(())
+    }
+
+    /// Writes values to the last shard and says where they lie.
+    fn append_values(&mut self, slices: Vec<Stored>) -> Result<Vec<Entry>, CacheError> {
         if slices.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if self.shards.last().is_none_or(|bytes| *bytes >= SHARD_BYTES) {
             self.shards.push(0);
@@ -363,28 +453,20 @@ impl Index {
         let shard = self.shards.len() - 1;
         let path = self.shard_path(shard);
         let mut offset = self.shards[shard];
-        let mut lines = String::new();
-        let mut write = || -> io::Result<Vec<Entry>> {
+        let write = || -> io::Result<Vec<Entry>> {
             let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
             file.seek(SeekFrom::Start(offset))?;
             let mut entries = Vec::with_capacity(slices.len());
-            for Stored { entry, values } in &slices {
-                file.write_all(values)?;
-                let entry = Entry { shard: shard as u32, offset, ..entry.clone() };
-                offset += values.len() as u64;
-                lines.push_str(&serde_json::to_string(&entry)?);
-                lines.push('\n');
-                entries.push(entry);
+            for Stored { entry, values } in slices {
+                file.write_all(&values)?;
+                let bytes = values.len() as u64;
+                entries.push(Entry { shard: shard as u32, offset, ..entry });
+                offset += bytes;
             }
             file.sync_data()?;
             Ok(entries)
         };
-        let entries = write().map_err(|source| CacheError::Io { path: path.clone(), source })?;
-        let index_path = self.folder.join("index.jsonl");
-        let io = |source| CacheError::Io { path: index_path.clone(), source };
-        self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data()).map_err(io)?;
-        entries.into_iter().for_each(|entry| self.note(entry));
-        Ok(())
+        write().map_err(|source| CacheError::Io { path: path.clone(), source })
     }
 
     fn map(&self) -> Result<Vec<Mmap>, CacheError> {

@@ -140,3 +140,49 @@ fn two_runs_read_the_same_cache_but_only_one_builds_it() {
     drop((first, second));
     assert_eq!(heads.open(None).unwrap().1.decoded, 1);
 }
+
+#[test]
+fn what_was_refused_is_known_to_later_runs_until_file_or_rules_change() {
+    let heads = Heads::new();
+    std::fs::write(&heads.files[3], b"no slice").unwrap();
+    let (first, built) = heads.open(None).unwrap();
+    assert_eq!((built.decoded, built.refused_before, built.refused.len()), (4, 0, 1));
+    let reason = built.refused[0].1.clone();
+    // A second run beside the first has nothing to build, and tells the same.
+    let (second, built) = heads.open(None).unwrap();
+    assert_eq!((built.kept, built.decoded, built.refused_before), (4, 0, 1));
+    assert_eq!(built.refused, [("slice-3".to_owned(), reason.clone())]);
+    assert!(!second.has(3) && second.has(4));
+    drop((first, second));
+
+    // Other rules may take what these refuse.
+    let names: Vec<String> = (0..5).map(|at| format!("slice-{at}")).collect();
+    let wanted: Vec<Wanted<'_>> =
+        names.iter().zip(&heads.files).map(|(instance, path)| Wanted { instance, path }).collect();
+    let mut options = heads.options(None);
+    options.rules.require_ct = false;
+    let (_, built) = super::open(&options, &wanted, &|_| {}, &|| false).unwrap();
+    assert_eq!((built.kept, built.refused_before, built.refused.len()), (4, 0, 1));
+
+    // So may another file of that name; and it may be refused once more.
+    let good = std::fs::read(&heads.files[0]).unwrap();
+    std::fs::write(&heads.files[3], good).unwrap();
+    let (cache, built) = heads.open(None).unwrap();
+    assert_eq!((built.decoded, built.refused.len(), cache.has(3)), (1, 0, true));
+    drop(cache);
+    std::fs::write(&heads.files[3], b"no slice again").unwrap();
+    drop(heads.open(None).unwrap());
+    let (cache, built) = heads.open(None).unwrap();
+    assert_eq!((built.kept, built.decoded, built.refused_before, cache.has(3)), (4, 0, 1, false));
+}
+
+#[test]
+fn what_could_not_be_read_is_tried_again() {
+    let heads = Heads::new();
+    let away = heads.folder.path().join("away");
+    std::fs::rename(&heads.files[2], &away).unwrap();
+    let (_, built) = heads.open(None).unwrap();
+    assert_eq!((built.decoded, built.refused[0].1.code), (4, RejectCode::Unreadable));
+    std::fs::rename(&away, &heads.files[2]).unwrap();
+    assert_eq!(heads.open(None).unwrap().1.decoded, 1);
+}

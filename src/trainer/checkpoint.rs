@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ichd_plugin::weights::{Weights, WeightsError};
 use serde::{Deserialize, Serialize};
 
+use super::recipe::TrainSetting;
 use crate::disk::{Disk, make_folders};
 
 /// How far training has come.
@@ -31,6 +32,15 @@ pub struct Progress {
     pub best_epoch: u32,
     /// Name of the state's file.
     pub state: String,
+}
+
+impl Progress {
+    /// Whether nothing is left to be trained: all epochs are done, or no better one was found for long enough.
+    pub fn is_over(&self, setting: &TrainSetting) -> bool {
+        let patience = setting.patience;
+        let is_exhausted = patience > 0 && self.best.is_some() && self.epoch > self.best_epoch + patience;
+        self.epoch >= setting.epochs || is_exhausted
+    }
 }
 
 /// A checkpoint that cannot be written or read.
@@ -63,9 +73,7 @@ pub fn write(disk: &dyn Disk, run: &Path, progress: &mut Progress, state: &Weigh
     let before = std::mem::replace(&mut progress.state, format!("{}-{}.safetensors", progress.epoch, progress.steps));
     let path = folder.join(&progress.state);
     disk.write_whole(&path, &state.to_safetensors()?).map_err(io(&path))?;
-    let names = folder.join(PROGRESS);
-    let text = serde_json::to_string_pretty(progress).map_err(|error| io(&names)(std::io::Error::other(error)))?;
-    disk.write_whole(&names, text.as_bytes()).map_err(io(&names))?;
+    write_progress(disk, run, progress)?;
     if !before.is_empty() && before != progress.state {
         // A file too many does no harm.
         let _ = disk.remove(&folder.join(before));
@@ -73,27 +81,45 @@ pub fn write(disk: &dyn Disk, run: &Path, progress: &mut Progress, state: &Weigh
     Ok(())
 }
 
+/// Writes how far training has come where the state is still that of the checkpoint before.
+///
+/// # Errors
+/// The disk refuses; the checkpoint before is still there then.
+pub fn write_progress(disk: &dyn Disk, run: &Path, progress: &Progress) -> Result<(), CheckpointError> {
+    let path = run.join("checkpoint").join(PROGRESS);
+    let io = |source| CheckpointError::Io { path: path.clone(), source };
+    let text = serde_json::to_string_pretty(progress).map_err(|error| io(std::io::Error::other(error)))?;
+    disk.write_whole(&path, text.as_bytes()).map_err(io)
+}
+
+/// How far the run has come, if it has a checkpoint.
+///
+/// # Errors
+/// It is damaged.
+pub fn read_progress(disk: &dyn Disk, run: &Path) -> Result<Option<Progress>, CheckpointError> {
+    let path = run.join("checkpoint").join(PROGRESS);
+    let bytes = match disk.read(&path, BYTES_MAX) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|source| CheckpointError::Io { path: path.clone(), source })?.1,
+    };
+    let damaged = |reason: String| CheckpointError::Damaged { path: path.clone(), reason };
+    let progress: Progress = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    if progress.state.contains('/') {
+        return Err(damaged("it names a file elsewhere".into()));
+    }
+    Ok(Some(progress))
+}
+
 /// Reads the run's checkpoint, if there is one.
 ///
 /// # Errors
 /// It is damaged.
 pub fn read(disk: &dyn Disk, run: &Path) -> Result<Option<(Progress, Weights)>, CheckpointError> {
-    let names = run.join("checkpoint").join(PROGRESS);
-    if !names.exists() {
-        return Ok(None);
-    }
-    let read = |path: &Path| {
-        disk.read(path, BYTES_MAX)
-            .map(|(_, bytes)| bytes)
-            .map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
-    };
-    let damaged = |reason: String| CheckpointError::Damaged { path: names.clone(), reason };
-    let progress: Progress = serde_json::from_slice(&read(&names)?).map_err(|error| damaged(error.to_string()))?;
-    if progress.state.contains('/') {
-        return Err(damaged("it names a file elsewhere".into()));
-    }
+    let Some(progress) = read_progress(disk, run)? else { return Ok(None) };
     let path = run.join("checkpoint").join(&progress.state);
-    let state = Weights::from_safetensors(&read(&path)?, &path.display().to_string())?;
+    let (_, bytes) =
+        disk.read(&path, BYTES_MAX).map_err(|source| CheckpointError::Io { path: path.clone(), source })?;
+    let state = Weights::from_safetensors(&bytes, &path.display().to_string())?;
     Ok(Some((progress, state)))
 }
 
@@ -116,6 +142,13 @@ mod tests {
         write(&RealDisk, run, &mut progress, &state).unwrap();
         assert_eq!(read(&RealDisk, run).unwrap(), Some((progress.clone(), state)));
         assert_eq!(std::fs::read_dir(run.join("checkpoint")).unwrap().count(), 2, "the one before is gone");
+        progress = Progress { epoch: 1, ..progress };
+        write_progress(&RealDisk, run, &progress).unwrap();
+        assert_eq!(
+            read(&RealDisk, run).unwrap().map(|(found, _)| found),
+            Some(progress.clone()),
+            "the state is the same"
+        );
         std::fs::write(run.join("checkpoint").join(&progress.state), b"torn").unwrap();
         assert!(read(&RealDisk, run).unwrap_err().to_string().contains("0-4.safetensors"));
     }

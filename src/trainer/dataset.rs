@@ -13,7 +13,7 @@ use super::recipe::TrainSetting;
 use super::split::{Member, Plan, Split, SplitError};
 use super::table::TableError;
 use crate::dicom::AdmissionRules;
-use crate::disk::RealDisk;
+use crate::disk::{Disk, RealDisk};
 use crate::identity::sha256;
 use crate::measure::report::DataFacts;
 
@@ -46,8 +46,23 @@ pub enum DataError {
     Cache(#[from] CacheError),
     #[error("{path}: the split does not fit the data: {sentence}; delete it to split anew")]
     OtherSplit { path: PathBuf, sentence: String },
+    #[error(
+        "{path} holds a split {found}; the settings ask for one {wanted}. Put `train.split` back as it was, give another folder with --run, or delete the file to split anew"
+    )]
+    OtherPlan { path: PathBuf, found: String, wanted: String },
     #[error("{0}")]
     Nothing(String),
+}
+
+/// The slices of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parts {
+    /// Those that train and those that validate.
+    pub slices: [Vec<usize>; 2],
+    /// How they were parted, as the files of the split say.
+    pub words: String,
+    /// Patients with slices in both: none unless it was split by slice.
+    pub shared_patients: u64,
 }
 
 /// Labelled slices, decoded.
@@ -93,6 +108,11 @@ impl Dataset {
         let look = |done, total| (watcher.progress)("headers", done, total);
         let mut inventory = Inventory::take(&folder.data, &table, &options, &look)
             .map_err(|source| DataError::Folder { path: folder.data.clone(), source })?;
+        // A table of other data is found now, and not when all of it was decoded.
+        if let Err(too_many) = inventory.problems.may_train(&setting.data) {
+            inventory.problems.lines().into_iter().for_each(&mut *tell);
+            return Err(too_many.into());
+        }
         let wanted: Vec<Wanted<'_>> =
             inventory.items.iter().map(|item| Wanted { instance: &item.instance, path: &item.path }).collect();
         let cache_options = CacheOptions {
@@ -112,6 +132,9 @@ impl Dataset {
             built.kept,
             built.decoded
         ));
+        if built.refused_before > 0 {
+            tell(format!("{} files gave no slice in an earlier run and were not read again", built.refused_before));
+        }
         for (instance, rejection) in &built.refused {
             inventory.problems.n_unusable += 1;
             inventory.problems.note(Problem::Unreadable(rejection.code), || instance.clone());
@@ -121,7 +144,23 @@ impl Dataset {
         // Slices whose file gave no pixels keep their place in the cache and are left out of every part.
         let labels = inventory.labels(&table);
         let groups = numbered(&inventory.items);
-        Ok(Dataset { items: inventory.items, labels, groups, cache, labels_sha256: table.digest() })
+        let dataset = Dataset { items: inventory.items, labels, groups, cache, labels_sha256: table.digest() };
+        dataset.warning_of_side(setting).into_iter().for_each(&mut *tell);
+        Ok(dataset)
+    }
+
+    /// What must be said where slices were made smaller before they are windowed: the daemon windows whole ones.
+    pub fn warning_of_side(&self, setting: &TrainSetting) -> Option<String> {
+        let side = setting.cache_side;
+        let is_larger = |item: &&Item| side > 0 && item.rows.max(item.columns) > side;
+        let n_smaller = self.items.iter().filter(is_larger).count();
+        (n_smaller > 0).then(|| {
+            format!(
+                "{n_smaller} of {} slices were made smaller, to {side} pixels, before they were windowed (train.cache_side). \
+                 The daemon windows whole slices: served probabilities differ from the ones measured here.",
+                self.items.len()
+            )
+        })
     }
 
     /// Slices that can be shown to a network.
@@ -141,12 +180,27 @@ impl Dataset {
     /// The slices that train and those that validate. The split is read from `file`, or made and written there.
     ///
     /// # Errors
-    /// The file is damaged or speaks of other data, or no such split is possible.
-    pub fn split(&self, setting: &TrainSetting, file: &Path, tell: Tell<'_>) -> Result<[Vec<usize>; 2], DataError> {
+    /// The file is damaged, speaks of other data or of another split, or no such split is possible.
+    pub fn split(&self, setting: &TrainSetting, file: &Path, tell: Tell<'_>) -> Result<Parts, DataError> {
         let mut of = self.usable();
-        if let Some(plan) = Plan::subset_of(&setting.split) {
-            let split = self.read_or_make(&of, plan, &file.with_file_name("subset.csv"))?;
-            of.retain(|at| split.part_of(&self.items[*at].instance) == Some(0));
+        let mut words = String::new();
+        let subset_file = file.with_file_name("subset.csv");
+        let subset = Plan::subset_of(&setting.split);
+        // A split that is there was made of a subset or of everything; one that is to be made brings its own subset.
+        if file.exists() && subset_file.exists() != subset.is_some() {
+            let of = |subset: bool| if subset { "of a subset of the slices" } else { "of all slices" }.to_owned();
+            let (found, wanted) = (of(subset_file.exists()), of(subset.is_some()));
+            return Err(DataError::OtherPlan { path: file.to_owned(), found, wanted });
+        }
+        match subset {
+            Some(plan) => {
+                let split = self.read_or_make(&of, plan, &subset_file)?;
+                of.retain(|at| split.part_of(&self.items[*at].instance) == Some(0));
+                words = format!("; of a subset {}", split.plan);
+            }
+            None => RealDisk
+                .remove(&subset_file)
+                .map_err(|source| DataError::Folder { path: subset_file.clone(), source })?,
         }
         let split = self.read_or_make(&of, Plan::of(&setting.split), file)?;
         split.warning().into_iter().for_each(&mut *tell);
@@ -154,6 +208,8 @@ impl Dataset {
             0 => split.part_named("validation"),
             _ => Some(setting.split.fold),
         };
+        let name = held_out.and_then(|part| split.plan.parts.get(part)).map_or("", |part| part.name.as_str());
+        let words = format!("{}, of which {name} validates{words}", split.plan);
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         for at in of {
             match split.part_of(&self.items[at].instance) {
@@ -166,7 +222,9 @@ impl Dataset {
             let (a, b) = (training.len(), validation.len());
             return Err(DataError::Nothing(format!("{a} slices would train and {b} validate; both must have some")));
         }
-        Ok([training, validation])
+        let patients = |part: &[usize]| part.iter().map(|at| self.groups[*at]).collect::<HashSet<u32>>();
+        let shared_patients = patients(&training).intersection(&patients(&validation)).count() as u64;
+        Ok(Parts { slices: [training, validation], words, shared_patients })
     }
 
     /// The slices of a named part of a split file.
@@ -191,6 +249,10 @@ impl Dataset {
             return Ok(split);
         }
         let split = Split::read(file)?;
+        if split.plan != plan {
+            let (found, wanted) = (split.plan.to_string(), plan.to_string());
+            return Err(DataError::OtherPlan { path: file.to_owned(), found, wanted });
+        }
         let differences = split.differences(&members, &self.labels_sha256);
         if !differences.is_empty() {
             let sentence = differences.to_string();
@@ -234,3 +296,7 @@ fn numbered(items: &[Item]) -> Vec<u32> {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "dataset_tests.rs"]
+pub(super) mod tests;

@@ -8,7 +8,7 @@
 //!
 //! The work: [`recipe`] says how training goes, [`matrix`] lists runs to compare, [`cache`] holds the decoded slices, [`dataset`] puts these together,
 //! [`batches`] brings them to the device, [`training`] is the loop, [`checkpoint`] keeps what the next steps depend on,
-//! [`outcome`] makes the model and what people look at, [`worst`] shows where the model errs.
+//! [`outcome`] makes the model and what people look at, [`published`] remembers it, [`worst`] shows where the model errs.
 
 pub mod augment;
 pub mod balance;
@@ -22,6 +22,7 @@ pub mod labels;
 pub mod matrix;
 pub mod outcome;
 pub mod problems;
+pub mod published;
 pub mod random;
 pub mod recipe;
 pub mod settings;

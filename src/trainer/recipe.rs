@@ -129,6 +129,48 @@ impl TrainSetting {
         }
     }
 
+    /// The recipe in one line, for people.
+    pub fn words(&self) -> String {
+        let optimizer = match self.weight_decay {
+            0.0 => "Adam".to_owned(),
+            decay => format!("Adam with weight decay {decay}"),
+        };
+        let rate = match (self.warmup_epochs, self.schedule) {
+            (0.0, Schedule::Constant) => "throughout".to_owned(),
+            (0.0, Schedule::Cosine) => "falling by half a cosine".to_owned(),
+            (warmup, Schedule::Constant) => format!("after {warmup} epochs of warm-up"),
+            (warmup, Schedule::Cosine) => format!("after {warmup} epochs of warm-up, falling by half a cosine"),
+        };
+        let average = match self.average_decay {
+            0.0 => "no moving average of the weights".to_owned(),
+            decay => format!("a moving average of the weights ({decay})"),
+        };
+        let keep = match self.keep {
+            Keep::LogLoss => "lowest weighted log loss",
+            Keep::Accuracy => "highest accuracy",
+        };
+        let patience = match self.patience {
+            0 => String::new(),
+            patience => format!(", given up after {patience} epochs without a better one"),
+        };
+        let steps = match self.accumulate {
+            1 => String::new(),
+            batches => format!(", {batches} of them a step"),
+        };
+        let recipe = match self.recipe {
+            Recipe::Keys => "the keys of `train`",
+            Recipe::Report => "the report's",
+        };
+        format!(
+            "Recipe ({recipe}): {optimizer}, learning rate {} {rate}; {} epochs of batches of {}{steps}; {average}; of all epochs \
+             the one with the {keep} is kept{patience}; {}.",
+            self.learning_rate,
+            self.epochs,
+            self.batch,
+            self.precision.name()
+        )
+    }
+
     /// How step `step` of all, from 0, moves the weights. An epoch has `steps_per_epoch` of them.
     pub fn rule(&self, step: u64, steps_per_epoch: u64) -> Rule {
         let (step, per_epoch) = (step as f64, steps_per_epoch.max(1) as f64);
@@ -172,6 +214,11 @@ impl TrainSetting {
         for (at, weight) in self.label_weights.iter().enumerate() {
             range(&format!("label_weights[{at}]"), f64::from(*weight), 0.0, 1e6);
         }
+        if self.precision == Precision::F16 {
+            let sentence =
+                "f16 is not possible: gradients vanish in it without a scaled loss; f32 or bf16 would be right";
+            report("train.precision", sentence.into());
+        }
         if self.label_weights.iter().sum::<f32>() <= 0.0 {
             report("train.label_weights", "must not all be 0".into());
         }
@@ -201,5 +248,31 @@ mod tests {
         assert!((0..3000).all(|step| report.rule(step, 300) == Rule::default()));
         assert_eq!((report.epochs, report.batch, report.keep), (10, 32, Keep::Accuracy));
         assert_eq!(report.balance.epidural_times, 8);
+    }
+
+    #[test]
+    fn a_recipe_says_what_it_is() {
+        assert_eq!(
+            TrainSetting::default().words(),
+            "Recipe (the keys of `train`): Adam with weight decay 0.01, learning rate 0.0003 after 0.5 epochs of warm-up, \
+             falling by half a cosine; 10 epochs of batches of 32; a moving average of the weights (0.998); of all epochs the \
+             one with the lowest weighted log loss is kept, given up after 4 epochs without a better one; f32."
+        );
+        assert_eq!(
+            TrainSetting { recipe: Recipe::Report, accumulate: 3, ..TrainSetting::default() }.effective().words(),
+            "Recipe (the report's): Adam, learning rate 0.0001 throughout; 10 epochs of batches of 32; no moving average of \
+             the weights; of all epochs the one with the highest accuracy is kept; f32."
+        );
+    }
+
+    #[test]
+    fn half_precision_without_a_scaled_loss_is_refused() {
+        let complaints = |precision| {
+            let mut found = Vec::new();
+            TrainSetting { precision, ..TrainSetting::default() }.check(&mut |key, _| found.push(key.to_owned()));
+            found
+        };
+        assert_eq!(complaints(Precision::F16), ["train.precision"]);
+        assert_eq!(complaints(Precision::Bf16), [""; 0]);
     }
 }

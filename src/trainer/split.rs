@@ -1,6 +1,7 @@
 //! Which slices train and which validate: by patient and never by slice, unless the report's way is asked for. Knows no file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ichd_plugin::label::{Label, N_LABELS};
 use sha2::{Digest, Sha256};
@@ -75,6 +76,13 @@ impl Plan {
             0 => Plan::validation(setting.mode, setting.seed, setting.validation),
             folds => Plan::folds(setting.mode, setting.seed, folds),
         }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.parts.iter().map(|part| format!("{} {}", part.name, part.share)).collect();
+        write!(f, "by {}, seed {}: {}", self.mode.word(), self.seed, parts.join(", "))
     }
 }
 

@@ -4,7 +4,7 @@
 //! precision, and its optimizer does not come back as it was; that is why this one exists.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Tensor, TensorData};
@@ -14,11 +14,13 @@ use ichd_plugin::label::N_LABELS;
 use ichd_plugin::parallel;
 use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
 use ichd_plugin::weights::{Weights, WeightsError};
+use rayon::prelude::*;
 
 use super::balance::Balance;
 use super::batches::{Batch, Feed, FeedError, plain_batches, training_batches};
+use super::cache::CacheError;
 use super::checkpoint::{self, CheckpointError, Progress};
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Parts};
 use super::recipe::{Keep, TrainSetting};
 use crate::device::Chosen;
 use crate::disk::Disk;
@@ -47,7 +49,7 @@ pub struct Training<'t> {
     /// The slices.
     pub dataset: &'t Dataset,
     /// Those that train and those that validate.
-    pub parts: &'t [Vec<usize>; 2],
+    pub parts: &'t Parts,
     /// Weights at the start.
     pub start: &'t Weights,
     /// Folder of the run.
@@ -99,52 +101,76 @@ pub enum TrainError {
     #[error("the settings make no sense: {0}")]
     Plan(#[from] KernelError),
     #[error(
-        "the loss is {loss} in epoch {epoch} after {steps} steps; a smaller learning rate or precision f32 may help. The best weights of finished epochs, if any, are kept in {folder}"
+        "{what} in epoch {epoch} after {steps} steps; a smaller learning rate or precision f32 may help, in a run of its own (--run). {}",
+        kept(*.best_epoch, .folder)
     )]
-    Loss { loss: f64, epoch: u32, steps: u64, folder: PathBuf },
+    Diverged { what: String, epoch: u32, steps: u64, best_epoch: Option<u32>, folder: PathBuf },
     #[error("{0}")]
     Measure(#[from] MeasureError),
     #[error(
         "{folder} holds a run with other settings or data; give another --run, or leave out --resume to begin anew"
     )]
     OtherRun { folder: PathBuf },
-}
-
-/// What ends a walk over batches.
-enum Halt {
-    Failed(TrainError),
+    #[error("{folder} holds no finished epoch: there are no best weights that a model could be made of")]
+    NoBest { folder: PathBuf },
+    #[error("stopped")]
     Stopped,
 }
 
-impl From<TrainError> for Halt {
-    fn from(error: TrainError) -> Self {
-        Halt::Failed(error)
-    }
-}
-
-impl From<FeedError> for Halt {
-    fn from(error: FeedError) -> Self {
-        Halt::Failed(error.into())
+/// What is left of a run whose numbers are none any more.
+fn kept(best_epoch: Option<u32>, folder: &Path) -> String {
+    let folder = folder.display();
+    match best_epoch {
+        Some(best) => format!(
+            "The weights of epoch {best}, the best so far, are kept in {folder}; the same command with --resume --finish makes a model of them"
+        ),
+        None => format!("No epoch was finished, so {folder} holds no weights that a model could be made of"),
     }
 }
 
 /// Logits of slices, in their order, from the form of the network that serves.
 ///
 /// # Errors
-/// The cache, the device.
+/// The cache, the device, [`TrainError::Stopped`].
 pub fn score(
     feed: &Feed<'_>,
     backbone: &dyn Backbone,
     slices: &[usize],
     size: usize,
+    is_stopped: &dyn Fn() -> bool,
 ) -> Result<Vec<[f32; N_LABELS]>, TrainError> {
     let mut logits = Vec::with_capacity(slices.len());
     feed.walk(&plain_batches(slices, size), |_, images| {
+        if is_stopped() {
+            return Err(TrainError::Stopped);
+        }
         let values = read(backbone.forward(images))?;
         logits.extend_from_slice(values.as_chunks::<N_LABELS>().0);
         Ok::<(), TrainError>(())
     })?;
     Ok(logits)
+}
+
+/// Brings slices into memory, each held against its digest, and scores a batch of them: what is timed next is scoring
+/// alone, and kernels are compiled.
+///
+/// # Errors
+/// As [`score`].
+pub fn warm_up(
+    feed: &Feed<'_>,
+    backbone: &dyn Backbone,
+    slices: &[usize],
+    size: usize,
+    is_stopped: &(dyn Fn() -> bool + Sync),
+) -> Result<(), TrainError> {
+    slices.par_iter().try_for_each(|at| match feed.checked.get(*at) {
+        _ if is_stopped() => Err(TrainError::Stopped),
+        Some(checked) if !checked.swap(true, Ordering::Relaxed) => {
+            feed.dataset.cache.verify(*at).map_err(|error: CacheError| FeedError::from(error).into())
+        }
+        _ => Ok(()),
+    })?;
+    score(feed, backbone, &slices[..size.min(slices.len())], size, is_stopped).map(drop)
 }
 
 pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
@@ -161,7 +187,7 @@ impl Training<'_> {
     /// Trains from the start, or from the run's checkpoint if there is one and `resume` says so.
     ///
     /// # Errors
-    /// The disk, the device, a loss that is no number. The best weights so far lie in the run's folder.
+    /// The disk, the device, numbers that are none any more. The best weights so far lie in the run's folder.
     pub fn run(&self, resume: bool, onlooker: &mut dyn Onlooker) -> Result<End, TrainError> {
         let checked: Vec<AtomicBool> = (0..self.dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
         let plan = self.plan()?;
@@ -170,14 +196,15 @@ impl Training<'_> {
         let mut trainee = parallel::trainee(self.spec, &devices, self.variant);
         let mut progress = self.begin(trainee.as_mut(), resume, onlooker)?;
         trainee.mix(self.setting.precision);
-        let labels: Vec<_> = self.parts[0].iter().map(|at| self.dataset.labels[*at]).collect();
+        let labels: Vec<_> = self.parts.slices[0].iter().map(|at| self.dataset.labels[*at]).collect();
         let balance = Balance::new(&labels, &self.setting.balance, self.setting.seed);
         onlooker.tell(balance.report());
         let positive_weights = balance.positive_weights();
         let mut epochs = self.epochs_before(&progress)?;
-        while progress.epoch < self.setting.epochs && !self.is_exhausted(&progress) {
+        while !progress.is_over(self.setting) {
             let (begun, before) = (Instant::now(), progress.epoch_seconds);
-            let order: Vec<usize> = balance.epoch(progress.epoch).into_iter().map(|item| self.parts[0][item]).collect();
+            let order: Vec<usize> =
+                balance.epoch(progress.epoch).into_iter().map(|item| self.parts.slices[0][item]).collect();
             let batches = training_batches(
                 self.dataset,
                 &order,
@@ -187,17 +214,24 @@ impl Training<'_> {
                 progress.epoch,
             );
             let pass = Pass { training: self, feed: &feed, batches: &batches, positive_weights, begun };
+            let is_resumed_behind = progress.batches_done == batches.len() as u64;
             let waited = match pass.walk(trainee.as_mut(), &mut progress, onlooker) {
-                Ok(waited) => waited,
-                Err(Halt::Failed(error)) => return Err(error),
-                Err(Halt::Stopped) => {
+                Err(TrainError::Stopped) => {
                     self.checkpoint(trainee.as_mut(), &mut progress)?;
                     return Ok(End::Stopped);
                 }
+                waited => waited?,
             };
             let learned = begun.elapsed();
+            // Validation may take long; whatever ends it, the pass is not lost.
+            if !is_resumed_behind {
+                self.checkpoint(trainee.as_mut(), &mut progress)?;
+            }
             let weights = trainee.averaged().unwrap_or_else(|| trainee.weights());
-            let metrics = self.validate(&feed, &weights)?;
+            let metrics = match self.validate(&feed, &weights, &progress, &|| onlooker.is_stopped()) {
+                Err(TrainError::Stopped) => return Ok(End::Stopped),
+                metrics => metrics?,
+            };
             let rule = self.setting.rule(progress.steps.saturating_sub(1), pass.steps());
             let row = Epoch {
                 epoch: progress.epoch + 1,
@@ -213,8 +247,10 @@ impl Training<'_> {
             self.write_epochs(&epochs)?;
             progress =
                 Progress { epoch: progress.epoch + 1, batches_done: 0, loss_sum: 0.0, epoch_seconds: 0.0, ..progress };
-            self.checkpoint(trainee.as_mut(), &mut progress)?;
-            onlooker.epoch(&row, waited.as_secs_f64() / learned.as_secs_f64().max(1e-9), is_best);
+            // No step was made since the checkpoint before validation.
+            checkpoint::write_progress(self.disk, self.folder, &progress)?;
+            let waited = if is_resumed_behind { 0.0 } else { waited.as_secs_f64() / learned.as_secs_f64().max(1e-9) };
+            onlooker.epoch(&row, waited, is_best);
         }
         Ok(End::Done { best_epoch: progress.best_epoch + 1 })
     }
@@ -246,21 +282,43 @@ impl Training<'_> {
         Ok(Progress { run: self.digest.clone(), ..Progress::default() })
     }
 
-    fn is_exhausted(&self, progress: &Progress) -> bool {
-        let patience = self.setting.patience;
-        patience > 0 && progress.best.is_some() && progress.epoch > progress.best_epoch + patience
-    }
-
+    /// Keeps the state, unless it holds what is no number: then the checkpoint before stays.
     fn checkpoint(&self, trainee: &mut dyn Trainee, progress: &mut Progress) -> Result<(), TrainError> {
-        Ok(checkpoint::write(self.disk, self.folder, progress, &trainee.state())?)
+        let state = trainee.state();
+        if let Some(name) = not_finite(&state) {
+            return Err(self.diverged(format!("the weights are no numbers any more ({name})"), progress));
+        }
+        Ok(checkpoint::write(self.disk, self.folder, progress, &state)?)
     }
 
-    fn validate(&self, feed: &Feed<'_>, weights: &Weights) -> Result<Metrics, TrainError> {
+    fn diverged(&self, what: String, progress: &Progress) -> TrainError {
+        TrainError::Diverged {
+            what,
+            epoch: progress.epoch + 1,
+            steps: progress.steps,
+            best_epoch: progress.best.map(|_| progress.best_epoch + 1),
+            folder: self.folder.to_owned(),
+        }
+    }
+
+    fn validate(
+        &self,
+        feed: &Feed<'_>,
+        weights: &Weights,
+        progress: &Progress,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Metrics, TrainError> {
         let mut backbone = (self.spec.infer)(&self.device.device, self.variant, Precision::F32);
         backbone.load(weights)?;
-        let logits = score(feed, backbone.as_ref(), &self.parts[1], self.setting.batch)?;
-        let (targets, groups) = self.dataset.truth(&self.parts[1]);
-        let predictions = Predictions::from_logits(&logits, &targets, &groups, None)?;
+        let validation = &self.parts.slices[1];
+        let logits = score(feed, backbone.as_ref(), validation, self.setting.batch, is_stopped)?;
+        let (targets, groups) = self.dataset.truth(validation);
+        let predictions = match Predictions::from_logits(&logits, &targets, &groups, None) {
+            Err(MeasureError::NotFinite { label, value, .. }) => {
+                return Err(self.diverged(format!("a logit of {label} is {value} in the validation"), progress));
+            }
+            predictions => predictions?,
+        };
         Ok(metrics::evaluate(&predictions, &[metrics::HALF; N_LABELS]))
     }
 
@@ -298,6 +356,21 @@ impl Training<'_> {
         Ok(Weights::from_safetensors(&bytes, &path.display().to_string())?)
     }
 
+    /// The epoch, from 1, of the weights that were kept, of a run that may not be finished.
+    ///
+    /// # Errors
+    /// There is no run, or another one, or none of its epochs was finished.
+    pub fn best_so_far(&self) -> Result<u32, TrainError> {
+        let progress = checkpoint::read_progress(self.disk, self.folder)?.unwrap_or_default();
+        if progress.best.is_none() {
+            return Err(TrainError::NoBest { folder: self.folder.to_owned() });
+        }
+        if progress.run != self.digest {
+            return Err(TrainError::OtherRun { folder: self.folder.to_owned() });
+        }
+        Ok(progress.best_epoch + 1)
+    }
+
     fn epochs_path(&self) -> PathBuf {
         self.folder.join("metrics.csv")
     }
@@ -328,6 +401,12 @@ impl Training<'_> {
     pub fn epochs(&self) -> Result<Vec<Epoch>, TrainError> {
         self.epochs_before(&Progress { epoch: u32::MAX, ..Progress::default() })
     }
+}
+
+/// The first tensor with a value that is infinite or no number.
+fn not_finite(weights: &Weights) -> Option<&str> {
+    let mut all = weights.iter();
+    all.find(|(_, entry)| !entry.values.iter().all(|value| value.is_finite())).map(|(name, _)| name)
 }
 
 /// One walk over an epoch's batches.
@@ -365,8 +444,8 @@ impl Pass<'_> {
         trainee: &mut dyn Trainee,
         progress: &mut Progress,
         onlooker: &mut dyn Onlooker,
-    ) -> Result<Duration, Halt> {
-        let Training { setting, folder, .. } = self.training;
+    ) -> Result<Duration, TrainError> {
+        let setting = self.training.setting;
         let accumulate = setting.accumulate as u64;
         let before = progress.epoch_seconds;
         let (all, first) = (self.batches.len() as u64, progress.batches_done);
@@ -395,8 +474,8 @@ impl Pass<'_> {
             }
             let sum = f64::from(read(sum)?.first().copied().unwrap_or(f32::NAN));
             if !sum.is_finite() {
-                let (loss, epoch, steps) = (sum / count as f64, progress.epoch + 1, progress.steps);
-                return Err(TrainError::Loss { loss, epoch, steps, folder: folder.to_path_buf() }.into());
+                let what = format!("the loss is {}", sum / count as f64);
+                return Err(self.training.diverged(what, progress));
             }
             progress.loss_sum += sum;
             let slices = (progress.batches_done - first) * setting.batch as u64;
@@ -405,7 +484,7 @@ impl Pass<'_> {
             onlooker.batch(progress.epoch + 1, progress.batches_done, all, mean, rate);
             progress.epoch_seconds = before + self.begun.elapsed().as_secs_f64();
             if stop {
-                return Err(Halt::Stopped);
+                return Err(TrainError::Stopped);
             }
             if is_due && !is_last {
                 self.training.checkpoint(trainee, progress)?;
@@ -420,3 +499,7 @@ impl Pass<'_> {
         self.training.device.is_cpu()
     }
 }
+
+#[cfg(test)]
+#[path = "training_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@ use super::dataset::Dataset;
 use super::training::{TrainError, read};
 use crate::measure::Predictions;
 use crate::measure::metrics::{CONTEST_FLOOR, CONTEST_WEIGHTS};
+use crate::names::csv_cell;
 use crate::picture::{self, Image, TILE, Tile};
 use crate::results::NOTICE;
 
@@ -60,12 +61,17 @@ pub fn table(dataset: &Dataset, misses: &[Miss]) -> String {
     let names: String = Label::ALL.iter().map(|label| format!(",{label},p_{label}")).collect();
     let mut text = format!("instance,weighted_log_loss{names}\n");
     for miss in misses.iter().take(IN_TABLE) {
-        text.push_str(&format!("{},{:.6}", dataset.items[miss.slice].instance, miss.loss));
-        for (truth, probability) in miss.truth.iter().zip(&miss.probabilities) {
-            text.push_str(&format!(",{},{probability:.6}", u8::from(*truth)));
-        }
-        text.push('\n');
+        text.push_str(&row(&dataset.items[miss.slice].instance, miss));
     }
+    text
+}
+
+fn row(instance: &str, miss: &Miss) -> String {
+    let mut text = format!("{},{:.6}", csv_cell(instance), miss.loss);
+    for (truth, probability) in miss.truth.iter().zip(&miss.probabilities) {
+        text.push_str(&format!(",{},{probability:.6}", u8::from(*truth)));
+    }
+    text.push('\n');
     text
 }
 
@@ -110,6 +116,14 @@ fn pictures(dataset: &Dataset, slices: &[usize]) -> Result<Vec<Image>, TrainErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identifiers_are_no_formulas_and_no_other_rows() {
+        let miss = Miss { slice: 0, loss: 0.5, probabilities: [0.25; N_LABELS], truth: [true; N_LABELS] };
+        assert!(row("1.2.3", &miss).starts_with("1.2.3,0.500000,1,0.250000,"));
+        assert!(row("=HYPERLINK(1)", &miss).starts_with("'=HYPERLINK(1),0.5"));
+        assert!(row("a,1\nb", &miss).starts_with("\"a,1\nb\",0.5"));
+    }
 
     #[test]
     fn the_worst_come_first() {

@@ -203,6 +203,26 @@ fn identifiers_may_be_illegal_or_missing_but_not_endless() {
     assert_eq!(refusal(&Editor::new().text(0x20, 0xD, b"UI", &"1".repeat(200))).0, RejectCode::Corrupt);
 }
 
+/// Windows are for the eye: what the file proposes, several or absurd ones, changes no slice and refuses none.
+#[test]
+fn windows_of_the_file_change_nothing() {
+    let told = |editor: Editor| format!("{:?}", only(&editor.bytes()));
+    let plain = told(Editor::new().without(0x28, 0x1050).without(0x28, 0x1051));
+    let windows = [
+        ("40", "80"),
+        ("40\\600 ", "80\\2800 "),
+        ("-1000\\40\\1", "1\\22"),
+        ("1e308 ", "0 "),
+        ("-0", "-1"),
+        ("brain ", "\\\\"),
+        ("", ""),
+    ];
+    for (center, width) in windows {
+        let editor = Editor::new().text(0x28, 0x1050, b"DS", center).text(0x28, 0x1051, b"DS", width);
+        assert!(told(editor) == plain, "{center}, {width}");
+    }
+}
+
 #[test]
 fn what_routes_ask_about_is_read_and_refuses_nothing() {
     let facts = |editor: Editor| only(&editor.bytes()).facts;

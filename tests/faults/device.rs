@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ichd::clock::{Clock, SystemClock, Tick};
 use ichd::config::Config;
@@ -21,8 +21,11 @@ use ichd::pipeline::{Pipeline, Site as World, Source};
 use ichd::roster::Roster;
 use ichd::slice::Slice;
 use ichd::supervisor::Supervisor;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
-use super::tools::{Program, Stamp, assert_all_done_once, instance_uid, put_slices, results, site};
+use super::tools::{Program, Stamp, assert_all_done_once, instance_uid, put, put_slices, results, site};
 use crate::support::{Site, files};
 
 /// The slice that the faults are about.
@@ -41,6 +44,9 @@ impl Scorer for Faulty {
             "slow" if is_there => std::thread::sleep(Duration::from_millis(1500)),
             "lost" if is_there => return Err(EngineError::of_device("The device was poisoned\nan illegal address")),
             "panic" if is_there => panic!("CUDA error: an illegal memory access was encountered"),
+            "memory-alone" if is_there => {
+                return Err(EngineError::of_device("out of device memory allocating 1 bytes"));
+            }
             "memory" if slices.len() > 3 => panic!("out of device memory allocating {} bytes", slices.len()),
             "always-lost" if !slices[0].ids.instance.is_empty() => {
                 return Err(EngineError::Device("gone".into()));
@@ -113,6 +119,35 @@ impl Files for FaultyDisk {
     }
 }
 
+/// What becomes of a decoder when the DICOM library speaks in the middle of its work: a seam that every program has that
+/// listens to its own log, so the daemon needs none for it.
+struct Saboteur(String);
+
+impl<S: tracing::Subscriber> Layer<S> for Saboteur {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target().starts_with("dicom") {
+            assert_ne!(self.0, "panic-decoding", "on purpose");
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+    }
+}
+
+/// The slice with something in it that makes the DICOM library speak: a character set that it does not know, in the
+/// functional groups.
+fn talkative(slice: &[u8]) -> Vec<u8> {
+    let element = |tag: [u8; 4], vr: &[u8; 2], value: &[u8]| {
+        let long = matches!(vr, b"SQ" | b"OW");
+        let length = (value.len() as u32).to_le_bytes();
+        let head = if long { [&tag[..], vr, &[0, 0], &length].concat() } else { [&tag[..], vr, &length[..2]].concat() };
+        [head, value.to_vec()].concat()
+    };
+    let charset = element([8, 0, 5, 0], b"CS", b"ICHD_BAD");
+    let item = [&[0xFE, 0xFF, 0x00, 0xE0][..], &(charset.len() as u32).to_le_bytes(), &charset].concat();
+    let groups = element([0x00, 0x52, 0x29, 0x92], b"SQ", &item);
+    let pixels = slice.windows(6).position(|window| window == b"\xE0\x7F\x10\x00OW").unwrap();
+    [&slice[..pixels], &groups, &slice[pixels..]].concat()
+}
+
 /// Calendar time jumps by decades at every look; the other kind runs on.
 struct Jumping(SystemClock, AtomicU64);
 
@@ -137,6 +172,10 @@ fn child() {
     };
     let fault = fault.to_string_lossy().into_owned();
     let config = Config::load(Path::new(&file)).unwrap();
+    if fault.ends_with("-decoding") {
+        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(LevelFilter::INFO);
+        tracing_subscriber::registry().with(log).with(Saboteur(fault.clone())).init();
+    }
     ichd::telemetry::start(&config.log, 0);
     let clock: Arc<dyn Clock> = match fault.as_str() {
         "clock" => Arc::new(Jumping(SystemClock::new(), AtomicU64::new(0))),
@@ -203,10 +242,18 @@ fn assert_only_the_guilty_is_refused(site: &Site, n: u64, code: &str) {
     assert_eq!(site.log_lines().len() as u64, n - 1);
 }
 
+/// Thirty slices, of which the guilty one makes the DICOM library speak.
+fn put_all(site: &Site) {
+    let stamp = Stamp::new();
+    put_slices(site, &stamp, 0..GUILTY);
+    put(&site.path("inbox"), &format!("{GUILTY}.dcm"), &talkative(&stamp.slice(GUILTY)));
+    put_slices(site, &stamp, GUILTY + 1..30);
+}
+
 /// The process ends with `code` as often as a file may end it; then that file is refused and all others are done.
 fn ends_three_times_and_refuses_the_guilty(fault: &str, code: Option<i32>, signal: Option<i32>) {
     let site = site("move", "limits: { step_secs_max: 1, stop_secs_max: 20 }\nbatch: { slices_max: 8 }\n");
-    put_slices(&site, &Stamp::new(), 0..30);
+    put_all(&site);
     for round in 1..=3 {
         let mut program = start(&site, fault);
         assert_eq!(program.ended(), (code, signal), "round {round}: {}", program.log());
@@ -238,6 +285,55 @@ fn a_panic_of_the_device_library_ends_it_with_69() {
 #[test]
 fn a_file_that_brings_the_process_down_is_refused_as_poison_after_three_times() {
     ends_three_times_and_refuses_the_guilty("abort-reading", None, Some(6));
+}
+
+/// A slice for which the device has no memory even when it comes alone: a restart does not change that.
+#[test]
+fn a_slice_that_fits_no_device_memory_is_refused_and_its_neighbors_are_not() {
+    ends_three_times_and_refuses_the_guilty("memory-alone", Some(69), None);
+}
+
+#[test]
+fn a_file_that_is_decoded_without_end_ends_it_with_75_and_is_refused_as_poison() {
+    ends_three_times_and_refuses_the_guilty("hang-decoding", Some(75), None);
+}
+
+/// A panic in the middle of decoding costs the file and nothing else: the same process goes on with the others.
+#[test]
+fn a_decoder_that_panics_costs_its_file_only() {
+    let site = site("move", "");
+    put_all(&site);
+    let mut program = start(&site, "panic-decoding");
+    program.wait_until("all", || files(&site.path("inbox")).is_empty());
+    let log = program.stop();
+    assert!(log.contains("The decoder panicked; this is a bug. The file is refused."), "{log}");
+    assert!(log.contains("30 files: 29 done, 0 duplicates, 1 rejected"), "{log}");
+    assert_only_the_guilty_is_refused(&site, 30, "corrupt-dicom");
+    assert!(reason(&site).contains("the decoder failed on it"), "{}", reason(&site));
+}
+
+/// What was taken cannot be finished: SIGTERM is obeyed all the same, in the time that stopping may take.
+#[test]
+fn a_stop_that_takes_too_long_ends_it_with_75_and_loses_nothing() {
+    let site = site("move", "limits: { step_secs_max: 600, stop_secs_max: 1 }\n");
+    put_slices(&site, &Stamp::new(), 0..20);
+    let mut program = start(&site, "stall");
+    let is_taken = || -> rusqlite::Result<bool> {
+        let ledger = rusqlite::Connection::open(site.path("ledger.sqlite"))?;
+        let sql = "SELECT EXISTS (SELECT 1 FROM files WHERE path LIKE ? AND state = 'started' AND attempts = 0)";
+        ledger.query_row(sql, [format!("%/{GUILTY}.dcm")], |row| row.get(0))
+    };
+    program.wait_until("the guilty one is decoded", || is_taken().unwrap_or(false));
+    std::thread::sleep(Duration::from_millis(500));
+    program.signal("TERM");
+    let begun = Instant::now();
+    assert_eq!(program.ended(), (Some(75), None), "{}", program.log());
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(program.log().contains("What was taken is not finished in limits.stop_secs_max"), "{}", program.log());
+    let mut program = start(&site, "none");
+    program.wait_until("the rest", || files(&site.path("inbox")).is_empty());
+    program.stop();
+    assert_all_done_once(site.folder.path(), 20);
 }
 
 /// A device that loses every batch is not the files' fault: whoever went alone and well is never blamed again, and the

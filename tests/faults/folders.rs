@@ -130,8 +130,8 @@ fn read_only_results_end_it_with_74_and_the_next_start_goes_on() {
     mounts.run(&format!("mount -o remount,ro,bind '{path}'"));
     put_slices(&site, &stamp, 10..30);
     assert_eq!(program.ended(), (Some(74), None), "{}", program.log());
-    // Still read-only: as before, not worse.
-    assert_eq!(mounts.start(&site).ended().0, Some(74));
+    // Still read-only: a restart would not help, and says so before anything is taken.
+    assert_refused(&mounts, &site, "results.path");
     assert_eq!(files(&site.path("inbox")).len(), 20);
     mounts.run(&format!("mount -o remount,rw,bind '{path}'"));
     let mut program = mounts.start(&site);
@@ -162,7 +162,15 @@ fn a_read_only_done_folder_keeps_inputs_where_they_are() {
     assert_all_done_once(site.folder.path(), 20);
 }
 
-/// A rejected folder that cannot be written to: the reason cannot be given, so 74; healthy files before it are done.
+/// The start ends with 78 and names the folder.
+fn assert_refused(mounts: &Mounts, site: &Site, key: &str) {
+    let mut program = mounts.start(site);
+    assert_eq!(program.ended(), (Some(78), None), "{}", program.log());
+    let said = program.log().lines().last().unwrap_or_default().to_owned();
+    assert!(said.contains(&format!("{key}: ")) && said.contains("cannot be written to: Read-only"), "{said}");
+}
+
+/// A rejected folder that cannot be written to while it runs: the reason cannot be given, so 74; then 78.
 #[test]
 fn a_read_only_rejected_folder_ends_it_with_74_and_loses_nothing() {
     let Some(mounts) = Mounts::new() else { return };
@@ -170,16 +178,134 @@ fn a_read_only_rejected_folder_ends_it_with_74_and_loses_nothing() {
     let path = site.path("rejected");
     fs::create_dir_all(&path).unwrap();
     let path = path.display();
-    mounts.run(&format!("mount --bind '{path}' '{path}' && mount -o remount,ro,bind '{path}'"));
-    put(&site.path("inbox"), "x.dcm", b"no DICOM");
+    mounts.run(&format!("mount --bind '{path}' '{path}'"));
+    put_slices(&site, &Stamp::new(), 0..3);
     let mut program = mounts.start(&site);
+    program.wait_until("some", || files(&site.path("done")).len() == 3);
+    mounts.run(&format!("mount -o remount,ro,bind '{path}'"));
+    put(&site.path("inbox"), "x.dcm", b"no DICOM");
     assert_eq!(program.ended().0, Some(74), "{}", program.log());
     assert!(site.path("inbox/x.dcm").exists());
+    assert_refused(&mounts, &site, "inbox.rejected_path");
     mounts.run(&format!("mount -o remount,rw,bind '{path}'"));
     let mut program = mounts.start(&site);
     program.wait_until("the reason", || site.path("rejected/x.dcm.reason.json").exists());
     program.wait_until("the file", || site.path("rejected/x.dcm").exists());
     program.stop();
+}
+
+/// What is found out at the start, before a file is taken: by the folders themselves, and as a user without rights to one.
+#[test]
+fn folders_that_cannot_be_written_end_the_start_with_78() {
+    let Some(mounts) = Mounts::new() else { return };
+    for (folder, key) in [("results", "results.path"), ("rejected", "inbox.rejected_path"), ("record", "ledger.path")] {
+        let site = site("keep", "");
+        change_settings(&site, "path: ledger.sqlite", "path: record/ledger.sqlite");
+        put_slices(&site, &Stamp::new(), 0..1);
+        fs::create_dir(site.path(folder)).unwrap();
+        let path = site.path(folder).display().to_string();
+        mounts.run(&format!("mount --bind '{path}' '{path}' && mount -o remount,ro,bind '{path}'"));
+        assert_refused(&mounts, &site, key);
+        mounts.run(&format!("umount '{path}'"));
+        let mut program = mounts.start(&site);
+        program.wait_until("the result", || results(&site.path("results")).len() == 1);
+        program.stop();
+        for part in ["results", "rejected", "record"] {
+            assert_eq!(leftovers(&site.path(part)), Vec::<PathBuf>::new(), "something was left in {part}");
+        }
+    }
+}
+
+/// An inbox that can only be read, with `after: keep`: it serves, and a second daemon on it is refused all the same.
+#[test]
+fn a_read_only_inbox_is_served_and_held() {
+    let Some(mounts) = Mounts::new() else { return };
+    let site = site("keep", "");
+    put_slices(&site, &Stamp::new(), 0..5);
+    let path = site.path("inbox").display().to_string();
+    mounts.run(&format!("mount --bind '{path}' '{path}' && mount -o remount,ro,bind '{path}'"));
+    let mut program = mounts.start(&site);
+    program.wait_until("results", || results(&site.path("results")).len() == 5);
+    let other = super::tools::site("keep", "");
+    change_settings(&other, "path: inbox,", &format!("path: {path},"));
+    let mut second = mounts.start(&other);
+    assert_eq!(second.ended(), (Some(78), None), "{}", second.log());
+    assert!(second.log().contains("holds inbox.path"), "{}", second.log());
+    let log = program.stop();
+    assert!(log.contains("5 files: 5 done, 0 duplicates, 0 rejected"), "{log}");
+    assert!(!log.contains("cannot be locked"), "{log}");
+}
+
+/// Made immutable with chattr, and back when it is dropped, so that its folder can be cleared away.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn new(path: PathBuf) -> Option<Immutable> {
+        let changed = std::process::Command::new("chattr").arg("+i").arg(&path).output();
+        if changed.is_ok_and(|output| output.status.success()) {
+            return Some(Immutable(path));
+        }
+        println!("skipped: no file can be made immutable here (needs root, and a file system that knows it)");
+        None
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
+}
+
+/// An input that cannot be moved: it has its result, once, and stays where it is until it can be moved.
+#[test]
+fn an_immutable_input_is_scored_once_and_stays() {
+    let site = site("move", "");
+    put_slices(&site, &Stamp::new(), 0..3);
+    let Some(immutable) = Immutable::new(site.path("inbox/1.dcm")) else { return };
+    let mut program = Program::start(&site);
+    program.wait_until("results", || results(&site.path("results")).len() == 3);
+    program.wait_until("the others", || files(&site.path("done")).len() == 2);
+    let log = program.stop();
+    assert!(log.contains("An input file could not be moved away; its outcome is on record."), "{log}");
+    assert_eq!(files(&site.path("inbox")), [site.path("inbox/1.dcm")]);
+    drop(immutable);
+    let mut program = Program::start(&site);
+    program.wait_until("it is moved", || files(&site.path("inbox")).is_empty());
+    assert!(program.stop().contains("0 files: 0 done"), "it was scored again");
+    assert_all_done_once(site.folder.path(), 3);
+}
+
+/// Refusals have no room for their reasons: that is waited for. Done inputs have none: they stay, and are moved at the next
+/// start.
+#[test]
+fn full_disks_under_done_and_rejected_cost_nothing() {
+    let Some(mounts) = Mounts::new() else { return };
+    let site = site("move", "disk: { free_bytes_min: 0 }\n");
+    mount_small(&mounts, &site, "done", 64);
+    mount_small(&mounts, &site, "rejected", 64);
+    let seen = mounts.seen(site.folder.path());
+    put_slices(&site, &Stamp::new(), 0..30);
+    let mut program = mounts.start(&site);
+    program.wait_until("results", || results(&site.path("results")).len() == 30);
+    program.wait_for_log("An input file could not be moved away; its outcome is on record.");
+    for number in 0..40 {
+        put(&site.path("inbox"), &format!("x{number}.dcm"), format!("no DICOM {number}").as_bytes());
+    }
+    program.wait_for_log("Failed, and is tried again: writing a reason.");
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(program.is_running(), "{}", program.log());
+    make_room(&mounts, &site, "done");
+    make_room(&mounts, &site, "rejected");
+    program.wait_until("every reason", || {
+        files(&seen.join("rejected")).iter().filter(|file| file.to_string_lossy().ends_with(".reason.json")).count()
+            == 40
+    });
+    program.stop();
+    let mut program = mounts.start(&site);
+    program.wait_until("all are moved", || files(&site.path("inbox")).is_empty());
+    assert!(program.stop().contains("0 files: 0 done"), "something was scored again");
+    assert_all_done_once(&seen, 30);
+    assert_eq!((files(&seen.join("done")).len(), files(&seen.join("rejected")).len()), (30, 80));
 }
 
 /// Rights that are taken away while it runs, and given back: as a user without privileges.
@@ -263,6 +389,53 @@ fn an_inbox_that_vanishes_and_comes_back_is_watched_again() {
     assert!(site.path("old/x.dcm").exists());
     assert_eq!(log.matches("The inbox cannot be read").count(), 1, "{log}");
     assert_all_done_once(site.folder.path(), 12);
+}
+
+/// The same with scans so rare that only events can serve so soon: those of the folder that is there now.
+#[test]
+fn an_inbox_that_comes_back_is_heard_again_between_scans() {
+    const SCAN: Duration = Duration::from_secs(10);
+    let site = site("move", "");
+    change_settings(&site, "scan_secs: 1", "scan_secs: 10");
+    let stamp = Stamp::new();
+    let mut program = Program::start(&site);
+    put_slices(&site, &stamp, 0..1);
+    program.wait_until("the first", || files(&site.path("done")).len() == 1);
+    let mut next = 1;
+    for replace in [true, false] {
+        fs::rename(site.path("inbox"), site.path("elsewhere")).unwrap();
+        if replace {
+            fs::create_dir(site.path("inbox")).unwrap();
+        } else {
+            program.wait_for_log("The inbox cannot be read");
+            fs::rename(site.path("elsewhere"), site.path("inbox")).unwrap();
+        }
+        // Whatever it hears of this one, the next scan has come when it is done twice, the second time at once.
+        let scanned = Instant::now();
+        while scanned.elapsed() < SCAN + Duration::from_secs(1) {
+            put_slices(&site, &stamp, next..next + 1);
+            next += 1;
+            let before = Instant::now();
+            program.wait_until("one more", || files(&site.path("done")).len() as u64 == next);
+            println!("replaced: {replace}: done after {:.1} s", before.elapsed().as_secs_f64());
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        for _ in 0..2 {
+            put_slices(&site, &stamp, next..next + 1);
+            next += 1;
+            let before = Instant::now();
+            program.wait_until("one by its event", || files(&site.path("done")).len() as u64 == next);
+            assert!(before.elapsed() < SCAN / 2, "it waited for a scan: {:?}", before.elapsed());
+        }
+        if replace {
+            // Events of the old folder mean nothing.
+            put(&site.path("elsewhere"), "x.dcm", &stamp.slice(999));
+            std::thread::sleep(Duration::from_millis(500));
+            fs::remove_dir_all(site.path("elsewhere")).unwrap();
+        }
+    }
+    program.stop();
+    assert_all_done_once(site.folder.path(), next);
 }
 
 #[test]

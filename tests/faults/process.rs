@@ -136,6 +136,180 @@ fn a_second_daemon_on_the_site_is_refused_while_the_first_is_under_load() {
     third.stop();
 }
 
+/// Another configuration with a ledger of its own, but the same inbox or the same results: it would take the first one's
+/// files, or write over its results.
+#[test]
+fn a_daemon_that_shares_a_folder_with_another_is_refused_and_told_which() {
+    let first_site = site("move", "");
+    let mut first = Program::start(&first_site);
+    first.wait_for_log("Ready.");
+    for folder in ["inbox", "results"] {
+        let second_site = site("move", "");
+        let shared = first_site.path(folder);
+        change_settings(&second_site, &format!("path: {folder},"), &format!("path: {},", shared.display()));
+        let mut second = Program::start(&second_site);
+        assert_eq!(second.ended(), (Some(78), None), "{}", second.log());
+        let who = format!("process {} holds {folder}.path ({})", first.child.id(), shared.display());
+        assert!(second.log().contains(&who), "{who} is not in {}", second.log());
+        let names: Vec<_> = fs::read_dir(&shared).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.iter().all(|name| !name.as_encoded_bytes().starts_with(b".")), "it left {names:?}");
+    }
+    put_slices(&first_site, &Stamp::new(), 0..5);
+    first.wait_until("all", || files(&first_site.path("done")).len() == 5);
+    first.stop();
+    assert_all_done_once(first_site.folder.path(), 5);
+    // Once the first one is gone, the other may have its folders.
+    let other = site("move", "");
+    change_settings(&other, "path: inbox,", &format!("path: {},", first_site.path("inbox").display()));
+    let mut program = Program::start(&other);
+    program.wait_for_log("Ready.");
+    program.stop();
+}
+
+/// `auto` on a machine without a GPU, or with one that is hidden from the process.
+#[test]
+fn without_a_gpu_auto_takes_the_cpu_and_says_why() {
+    let site = site("move", "");
+    change_settings(&site, "device: cpu", "device: auto");
+    put_slices(&site, &Stamp::new(), 0..1);
+    let nothing = PathBuf::new();
+    let mut program = Program::start_behind(&site, &[], &[("CUDA_VISIBLE_DEVICES", &nothing)]);
+    program.wait_until("the result", || files(&site.path("done")).len() == 1);
+    let log = program.stop();
+    let why = log.lines().find(|line| line.contains("Computing on the CPU: ")).unwrap_or_else(|| panic!("{log}"));
+    let reasons = ["no CUDA device was found", "built without the feature `cuda`"];
+    assert!(reasons.iter().any(|reason| why.contains(reason)), "{why}");
+    let result: Value = serde_json::from_slice(results(&site.path("results")).values().next().unwrap()).unwrap();
+    assert_eq!(result["device"], "cpu");
+}
+
+/// The digest is right, so the file is the one that was meant; but it does not fit what `model.yaml` says of it.
+#[test]
+fn weights_of_another_shape_are_78_at_the_start() {
+    let site = site("move", "");
+    let path = site.path("models/small/1/model.yaml");
+    let good = fs::read_to_string(&path).unwrap();
+    let one_window_less = good
+        .replace("- {level: 40, width: 380}\n", "")
+        .replace("[0.5, 0.5, 0.5]", "[0.5, 0.5]")
+        .replace("[0.25, 0.25, 0.25]", "[0.25, 0.25]");
+    let other_network = good.replace("backbone: mobilenet_v2", "backbone: resnet18");
+    for (what, text) in [("one window less", one_window_less), ("another network", other_network)] {
+        assert_ne!(text, good, "{what}");
+        fs::write(&path, text).unwrap();
+        let mut program = Program::start(&site);
+        assert_eq!(program.ended(), (Some(78), None), "{what}: {}", program.log());
+        assert!(program.log().contains("small/1") || program.log().contains("small"), "{what}: {}", program.log());
+        assert!(!program.log().contains("panicked"), "{what}: {}", program.log());
+    }
+    fs::write(&path, good).unwrap();
+    let mut program = Program::start(&site);
+    program.wait_for_log("Ready.");
+    program.stop();
+}
+
+/// A program that opens every result as soon as it appears, locks it, reads it byte by byte and never lets go of it.
+#[test]
+fn whoever_reads_results_slowly_holds_nobody_up() {
+    use std::io::Read;
+    let site = site("move", "");
+    let stamp = Stamp::new();
+    let mut program = Program::start(&site);
+    let is_over = AtomicBool::new(false);
+    let held = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut held: HashMap<PathBuf, (fs::File, Vec<u8>)> = HashMap::new();
+            while !is_over.load(Ordering::SeqCst) {
+                for file in files(&site.path("results")) {
+                    held.entry(file).or_insert_with_key(|file| {
+                        let open = fs::File::open(file).unwrap();
+                        open.lock_shared().unwrap();
+                        (open, Vec::new())
+                    });
+                }
+                for (file, read) in held.values_mut() {
+                    let mut byte = [0];
+                    if file.read(&mut byte).unwrap() == 1 {
+                        read.push(byte[0]);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            held
+        });
+        put_slices(&site, &stamp, 0..100);
+        program.wait_until("all", || files(&site.path("done")).len() == 100);
+        // A summary that is being read is replaced, not written into.
+        let revision = |revision: u64| {
+            files(&site.path("results")).iter().filter(|file| file.ends_with("study.json")).any(|file| {
+                let summary: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+                summary["revision"] == revision && summary["n_slices"] == 19 + revision
+            })
+        };
+        program.wait_until("summaries", || revision(1));
+        std::thread::sleep(Duration::from_millis(50));
+        // It belongs to the first study, of which 20 were there.
+        let mut late = stamp.slice(0);
+        let (old, new) = (super::tools::instance_uid(0), super::tools::instance_uid(900));
+        let places: Vec<usize> =
+            (0..late.len() - old.len()).filter(|at| late[*at..].starts_with(old.as_bytes())).collect();
+        assert_eq!(places.len(), 2);
+        for at in places {
+            late[at..at + new.len()].copy_from_slice(new.as_bytes());
+        }
+        let end = late.len();
+        late[end - 8..].copy_from_slice(&900u64.to_le_bytes());
+        super::tools::put(&site.path("inbox"), "late.dcm", &late);
+        program.wait_until("the second revision", || revision(2));
+        is_over.store(true, Ordering::SeqCst);
+        reader.join().unwrap()
+    });
+    let log = program.stop();
+    assert!(log.contains("101 files: 101 done, 0 duplicates, 0 rejected"), "{log}");
+    assert!(held.len() > 100, "{} files were held", held.len());
+    let mut n_replaced = 0;
+    for (path, (mut file, mut read)) in held {
+        file.read_to_end(&mut read).unwrap();
+        let is_log = path.extension().is_some_and(|extension| extension == "jsonl");
+        let value: Result<Value, _> = serde_json::from_slice(&read);
+        assert!(is_log || value.is_ok(), "{} was torn under its reader", path.display());
+        n_replaced += usize::from(!is_log && fs::read(&path).unwrap() != read);
+    }
+    assert_eq!(n_replaced, 1, "only the summary has another revision by now");
+}
+
+/// The log goes to a pipe that nobody reads: the system keeps some lines, the daemon some more, the rest is lost and told
+/// of. The work goes on meanwhile.
+#[test]
+fn a_log_that_nobody_reads_costs_lines_and_no_slice() {
+    use std::io::Read;
+    let site = site("move", "log: { filter: trace }\n");
+    let stamp = Stamp::new();
+    let n_slices = 1200;
+    put_slices(&site, &stamp, 0..n_slices);
+    let mut daemon = site.start();
+    site.wait_until("all", |site| files(&site.path("done")).len() as u64 == n_slices);
+    let mut pipe = daemon.child.stderr.take().unwrap();
+    let read = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let reader = {
+        let read = std::sync::Arc::clone(&read);
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(bytes @ 1..) = pipe.read(&mut piece) {
+                read.lock().unwrap().extend_from_slice(&piece[..bytes]);
+            }
+        })
+    };
+    let log = || String::from_utf8_lossy(&read.lock().unwrap()).into_owned();
+    site.wait_until("it says what is lost", |_| log().contains("Lines of the log are lost"));
+    daemon.signal("TERM");
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0), "{}", log());
+    reader.join().unwrap();
+    let log = log();
+    assert!(log.contains(&format!("{n_slices} files: {n_slices} done")), "{log}");
+    assert_all_done_once(site.folder.path(), n_slices);
+}
+
 /// The supervisor hears that the daemon is ready, alive while it idles and while it works, and stopping.
 #[test]
 fn systemd_is_told_ready_alive_and_stopping() {
@@ -212,6 +386,32 @@ fn a_damaged_ledger_is_refused_with_what_to_do_and_results_stay() {
     });
     program.stop();
     assert_eq!(results(&site.path("results")), finished);
+}
+
+/// Somebody writes over the ledger while it is open: what is read next is no page of it. A restart would meet the same.
+#[test]
+fn a_ledger_that_is_damaged_while_it_runs_ends_it_with_78() {
+    use std::io::{Seek, SeekFrom, Write};
+    let site = site("keep", "");
+    let stamp = Stamp::new();
+    put_slices(&site, &stamp, 0..200);
+    let mut program = Program::start(&site);
+    program.wait_until("results", || results(&site.path("results")).len() == 200);
+    program.stop();
+    // Nothing of it is in this one's cache yet, but for what the start looks through: so the start must be over.
+    let mut program = Program::start(&site);
+    program.wait_for_log_times("Ready.", 2);
+    let mut file = fs::OpenOptions::new().write(true).open(site.path("ledger.sqlite")).unwrap();
+    let bytes = file.metadata().unwrap().len();
+    file.seek(SeekFrom::Start(4096)).unwrap();
+    file.write_all(&vec![0xA5; bytes as usize - 4096]).unwrap();
+    drop(file);
+    // The log and its index have what was not yet put into the file.
+    put_slices(&site, &stamp, 1000..1200);
+    assert_eq!(program.ended(), (Some(78), None), "{}", program.log());
+    assert!(program.log().contains("the ledger is damaged"), "{}", program.log());
+    assert_eq!(Program::start(&site).ended().0, Some(78));
+    assert_eq!(results(&site.path("results")).len(), 200, "what was scored before stays");
 }
 
 /// A slice that comes after its study was summed up: the summary is written again, as the next revision.

@@ -85,6 +85,8 @@ pub struct Weather {
     pub inbox_down_until: u64,
     /// Batches in a thousand at which the device fails.
     pub device: u64,
+    /// Most slices that the device has memory for at a time; 0 is any number.
+    pub device_slices: u64,
 }
 
 struct State {

@@ -1,5 +1,7 @@
 //! The ledger's files across crashes: SQLite itself, on a file system in memory. A kill leaves its files as they are; a
-//! power cut takes a tail of the write-ahead log that was not synced, at any byte.
+//! power cut takes a tail of the write-ahead log that was not synced, at any byte. Pages that a checkpoint wrote into the
+//! main file are taken for safe: SQLite syncs them before it begins the log anew, and that it does is SQLite's own promise,
+//! tested by its own crash tests and not here.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use ichd::decode::{Decoder, Step, Unread};
 use ichd::disk::{Disk, Leftover, make_folders_on};
 use ichd::dispose::Disposer;
 use ichd::error::{Exit, Fatal};
+use ichd::frugal::Frugal;
 use ichd::infer::{EngineError, EngineOutput, Fleet, Scorer};
 use ichd::ledger::{Access, Gate, Ledger};
 use ichd::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE};
@@ -42,11 +43,16 @@ struct FakeScorer {
 
 impl Scorer for FakeScorer {
     fn score(&mut self, slices: &[&Slice], _clock: &dyn Clock) -> Result<EngineOutput, EngineError> {
-        match self.chaos.device().map(|fault| fault % 2) {
+        match self.chaos.device().map(|fault| fault % 3) {
             Some(0) => return Err(EngineError::Device("the simulated device is lost".into())),
+            Some(1) => return Err(EngineError::Memory("the simulated device is full".into())),
             // As a poisoned device does; quietly, since it is on purpose.
             Some(_) => std::panic::resume_unwind(Box::new("the simulated device is poisoned")),
             None => {}
+        }
+        let most = self.chaos.weather().device_slices;
+        if most > 0 && slices.len() as u64 > most {
+            return Err(EngineError::Memory("the simulated device is too small".into()));
         }
         let logits = |slice: &&Slice| match &slice.pixels {
             Pixels::I16(values) => sender::logits(values),
@@ -164,6 +170,7 @@ impl Daemon {
         };
         let decoder = Decoder {
             at_hand: Default::default(),
+            profile: Default::default(),
             turn: Default::default(),
             clock: Arc::clone(&time),
             disk: disk.clone(),
@@ -195,6 +202,7 @@ impl Daemon {
             open: HashMap::new(),
             studies: HashMap::new(),
             log,
+            profile: Default::default(),
         };
         recorder.recover()?;
         let urgent: Vec<bool> = routing.routes.iter().map(|route| route.urgent).collect();
@@ -213,7 +221,7 @@ impl Daemon {
             held: Scheduler::new(&config.batch, &urgent),
             held_tickets: Vec::new(),
             batches: VecDeque::new(),
-            fleet: Fleet { engines: vec![Box::new(scorer)], routes: routing.routes },
+            fleet: Fleet { engines: vec![Box::new(Frugal::new(Box::new(scorer)))], routes: routing.routes },
             arrivals: VecDeque::new(),
             recorder,
             retention,

@@ -1,8 +1,8 @@
 //! What lies on the simulated disk: folders and files with what is safe of them, and what a power cut leaves.
 //!
 //! Each folder holds the names that are safe, and the changes since its last sync in their order. A power cut keeps any of
-//! those; only the old name of a file that was moved never goes before the new one is safe. Each file holds its safe
-//! bytes and its present ones.
+//! those; only the old name of a file that was moved never goes before the new one is safe. Some disks do not rename in one
+//! step: there the power may go when a file has both names. Each file holds its safe bytes and its present ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
@@ -74,6 +74,8 @@ pub struct Platters {
     pub n_changes: u64,
     pub numbers: u64,
     pub n_processes: u64,
+    /// Renames that a power cut left with both names.
+    pub n_torn: u64,
     pub capacity: u64,
     pub hog: u64,
     /// When the room that somebody else took is given back, in milliseconds.
@@ -103,6 +105,7 @@ impl Platters {
             n_changes: 0,
             numbers: 0,
             n_processes: 0,
+            n_torn: 0,
             sent: Sent::default(),
             story: None,
             capacity,
@@ -230,12 +233,18 @@ impl Platters {
             let Node::Folder(folder) = node else { continue };
             lost.extend(folder.changes.iter().map(|(number, _)| *number).filter(|_| !keeps(rng)));
         }
+        let tears = if rng.permille(500) { 1000 } else { 0 };
         for node in self.nodes.values_mut() {
             match node {
                 Node::Folder(folder) => {
                     for (number, change) in std::mem::take(&mut folder.changes) {
-                        if !lost.contains(&number) {
-                            apply(&mut folder.safe, change, &lost);
+                        match change {
+                            _ if lost.contains(&number) => {}
+                            Change::Move { to, inode, .. } if rng.permille(tears) => {
+                                folder.safe.insert(to, inode);
+                                self.n_torn += 1;
+                            }
+                            change => apply(&mut folder.safe, change, &lost),
                         }
                     }
                     folder.names = folder.safe.clone();

@@ -6,7 +6,8 @@ use ichd::config::{After, Config};
 use ichd::error::Exit;
 use serde_json::Value;
 
-use super::chaos::End;
+use super::broken::Mutation;
+use super::chaos::{End, Rng};
 use super::machine::Daemon;
 use super::sender::{Act, Content, Deed, Kind, refused};
 use super::world::{Violation, World};
@@ -103,6 +104,46 @@ fn a_crash_between_any_two_steps_loses_nothing() {
             assert!(n_steps > 100, "{n_steps} steps");
         }
     }
+}
+
+/// The process is killed at each step of recording, the next one takes over what it left, and then the power goes.
+fn killed_then_cut(mutation: Option<Mutation>) -> Result<(), String> {
+    let make = |seed| {
+        let mut world = World::of(7, World::settings(), false, mutation);
+        world.rng = Rng::new(seed);
+        let content = slice(&mut world);
+        world.start().unwrap();
+        place(&world, "a.dcm", &content);
+        to_the_recorder(&mut world);
+        world
+    };
+    let mut calm = make(0);
+    let before = calm.parts.chaos.steps();
+    record(&mut calm);
+    let n_steps = calm.parts.chaos.steps() - before;
+    assert!(n_steps > 20, "{n_steps} steps");
+    for (step, seed) in (0..n_steps).flat_map(|step| (0..4).map(move |seed| (step, seed))) {
+        let mut world = make(seed);
+        world.parts.chaos.crash_in(step as u32, End::Kill);
+        assert_eq!(record(&mut world), None);
+        let mut go_on = || {
+            world.start()?;
+            to_the_recorder(&mut world);
+            record(&mut world);
+            world.parts.chaos.kill(End::PowerCut);
+            world.with_daemon("power cut", |_| Ok(()))?;
+            world.heal()
+        };
+        go_on().map_err(|Violation(sentence)| format!("at step {step} of {n_steps}: {sentence}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kill_at_any_step_of_recording_and_a_power_cut_after_the_next_start_lose_nothing() {
+    killed_then_cut(None).unwrap();
+    let found = killed_then_cut(Some(Mutation::AdoptUnsynced)).unwrap_err();
+    assert!(found.contains(".json is missing"), "{found}");
 }
 
 #[test]
@@ -292,7 +333,7 @@ fn a_clock_set_back_and_a_crash_at_any_step_of_recording_write_every_line_once()
     for step in 0..n_steps {
         for seed in 0..3 {
             let mut world = make();
-            world.rng = super::chaos::Rng::new(seed);
+            world.rng = Rng::new(seed);
             world.parts.chaos.crash_in(step as u32, End::PowerCut);
             assert_eq!(record(&mut world), None);
             if let Err(Violation(sentence)) = world.heal() {
@@ -317,6 +358,22 @@ fn a_lost_device_ends_the_process_and_loses_nothing() {
         assert!(seen(&world, "exits for the device") > 0);
         assert_eq!(seen(&healed(world), "inputs"), 9);
     }
+}
+
+#[test]
+fn a_device_short_of_memory_takes_slices_in_pieces_and_loses_none() {
+    let mut world = world(After::Move);
+    world.config.batch.slices_max = 8;
+    for number in 0..9 {
+        let content = slice(&mut world);
+        place(&world, &format!("{number}.dcm"), &content);
+    }
+    world.start().unwrap();
+    world.parts.chaos.set_weather(|weather| weather.device_slices = 1);
+    to_the_recorder_or_its_end(&mut world);
+    let count = world.daemon.as_ref().expect("it goes on").tally.count();
+    assert_eq!((count.done, count.rejected), (9, 0));
+    assert_eq!(seen(&healed(world), "exits for the device"), 0);
 }
 
 /// Until the device fails.
@@ -395,6 +452,6 @@ fn a_ledger_that_is_none_is_refused_and_left_as_it_is() {
     let damaged = vec![0x5A; 9000];
     std::fs::write(&path, &damaged).unwrap();
     let error = ichd::error::Fatal::from(ichd::ledger::Ledger::open(&path).unwrap_err());
-    assert_eq!(error.exit, Exit::Io);
+    assert_eq!(error.exit, Exit::Config);
     assert_eq!(std::fs::read(&path).unwrap(), damaged);
 }

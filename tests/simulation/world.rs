@@ -278,6 +278,10 @@ impl World {
         self.parts.journal.tidy();
         if end == End::PowerCut {
             self.parts.files.power_cut(&mut self.rng);
+            let n_torn = std::mem::take(&mut self.parts.files.platters().n_torn);
+            if n_torn > 0 {
+                self.count_of("torn renames", n_torn);
+            }
         }
         self.parts.chaos.revive();
     }
@@ -391,7 +395,9 @@ impl World {
             3 => chaos.set_weather(|weather| weather.slow_ms = strength * 10),
             4 => chaos.set_weather(|weather| weather.ledger_eio = strength),
             5 => chaos.set_weather(|weather| weather.ledger_full_until = until),
-            6 => chaos.set_weather(|weather| weather.device = strength * 4),
+            6 => chaos.set_weather(|weather| {
+                (weather.device, weather.device_slices) = (strength * 4, strength % 4);
+            }),
             8 => chaos.set_weather(|weather| weather.inbox_down_until = until),
             7 => {
                 // Somebody else fills the disk, and clears it later.

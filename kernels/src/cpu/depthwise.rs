@@ -1,13 +1,22 @@
 //! Depthwise convolution and its two gradients on channels-last slices, `[n, height, width, channels]`.
 //!
 //! Forward pass and input gradient are one computation: every pixel gathers a few pixels of the other side. Weights are
-//! `[kernel height * kernel width, channels]`, so that channels fill the vectors. Columns that read alike are taken
-//! together: the weights of a block of channels stay in registers while it runs along them.
+//! `[kernel height * kernel width, channels]`, so that channels fill the vectors. Neighboring columns that read alike are
+//! taken together, with all their sums in registers.
 
+// A number of a register stands for several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
+use std::ops::Range;
+
+use pulp::Simd;
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
+use super::direct::Target;
 use super::pool::Buffer;
-use super::{BLOCK, Clamp, Curve, Real, blocks, curved, wide};
+use super::tile::{self, load};
+use super::{BLOCK, Curve, Real, Silu, blocks, clamp, wide};
 use crate::geometry::{Act, Plane, Span};
 
 /// Shape of one side: images, height, width, channels.
@@ -25,8 +34,7 @@ pub(crate) fn forward<T: Real>(
     let [_, height, width, _] = dims;
     let [down, across] = plane.must_output([height, width]);
     let (rows, columns) = (plane.reads(0, height, down), plane.reads(1, width, across));
-    let source = Source { values: input, dims };
-    curved!(act, T, curve => gather(&rows, &columns, plane.kernel[1], source, Filter { weight, bias, curve }))
+    gather(&rows, &columns, plane.kernel[1], Source { values: input, dims }, Filter { weight, bias, act })
 }
 
 /// Gradient of the input: `[n, h, w, c]` from the output's gradient `[n, ho, wo, c]`.
@@ -39,7 +47,7 @@ pub(crate) fn input_gradient<T: Real>(
 ) -> Buffer<T> {
     let [_, down, across, _] = dims;
     let (rows, columns) = (plane.readers(0, size[0], down), plane.readers(1, size[1], across));
-    let filter = Filter { weight, bias: None, curve: Clamp(Act::Linear.bounds().map(T::of)) };
+    let filter = Filter { weight, bias: None, act: Act::Linear };
     gather(&rows, &columns, plane.kernel[1], Source { values: grad, dims }, filter)
 }
 
@@ -57,10 +65,297 @@ impl<'a, T> Source<'a, T> {
 }
 
 #[derive(Clone, Copy)]
-struct Filter<'a, T, C> {
+struct Filter<'a, T> {
     weight: &'a [T],
     bias: Option<&'a [T]>,
-    curve: C,
+    act: Act,
+}
+
+/// Neighboring columns with the same taps, of which each reads `step` further than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    first: usize,
+    len: usize,
+    /// What the first one reads.
+    span: Span,
+    step: usize,
+}
+
+fn runs(columns: &[Span]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (x, column) in columns.iter().enumerate() {
+        if let Some(run) = runs.last_mut() {
+            let taps = |span: &Span| (span.count, span.tap, span.tap_down);
+            let step = column.from.wrapping_sub(run.span.from + (run.len - 1) * run.step);
+            if taps(&run.span) == taps(column) && (1..=2).contains(&step) && (run.len == 1 || step == run.step) {
+                (run.len, run.step) = (run.len + 1, step);
+                continue;
+            }
+        }
+        // The step of one column alone means nothing; 0 lets the next one set it.
+        runs.push(Run { first: x, len: 1, span: *column, step: 0 });
+    }
+    runs
+}
+
+/// Filters every image; `rows` and `columns` say what each pixel of the result reads.
+fn gather<T: Real>(
+    rows: &[Span],
+    columns: &[Span],
+    taps_across: usize,
+    source: Source<'_, T>,
+    filter: Filter<'_, T>,
+) -> Buffer<T> {
+    let [n, height, width, channels] = source.dims;
+    let inside =
+        |spans: &[Span], size: usize| spans.iter().all(|span| span.count == 0 || span.from + span.count <= size);
+    assert!(inside(rows, height) && inside(columns, width), "taps outside the image");
+    assert!(filter.bias.is_none_or(|bias| bias.len() == channels), "bias of a depthwise convolution");
+    let n_taps = filter.weight.len() / channels.max(1) / taps_across.max(1);
+    let reads = |span: &Span, size: usize| span.pairs().all(|(_, tap)| tap < size);
+    assert!(rows.iter().all(|row| reads(row, n_taps)) && columns.iter().all(|column| reads(column, taps_across)));
+    let mut out = Buffer::new(n * rows.len() * columns.len() * channels);
+    let parts = Parts::new(n, rows, width, channels);
+    let job = Job { rows, runs: &runs(columns), n_columns: columns.len(), taps_across, source, filter };
+    let target = Target(out.as_mut_ptr());
+    let work = |at: usize| {
+        let target = &target;
+        wide(Part { job: &job, at: parts.part(at), out: target.0 });
+    };
+    (0..parts.count()).into_par_iter().with_max_len(1).for_each(work);
+    out
+}
+
+/// What all parts share.
+struct Job<'a, T> {
+    rows: &'a [Span],
+    runs: &'a [Run],
+    n_columns: usize,
+    taps_across: usize,
+    source: Source<'a, T>,
+    filter: Filter<'a, T>,
+}
+
+/// How the work is cut: images, strips of rows, groups of channels.
+struct Parts {
+    images: usize,
+    rows: usize,
+    strips: usize,
+    channels: usize,
+    groups: usize,
+}
+
+impl Parts {
+    /// Parts for each thread.
+    const PER_THREAD: usize = 6;
+
+    /// Bytes of the rows that one row of the result reads, so that they stay in the first-level cache for the next one.
+    const ROWS_BYTES: usize = 20 * 1024;
+
+    /// Fewest channels of a group: two cache lines of f32.
+    const CHANNELS: usize = 32;
+
+    /// Images of more pixels are read as they lie in memory, all channels at a time.
+    const PIXELS: usize = 32 * 32;
+
+    fn new(images: usize, rows: &[Span], width: usize, channels: usize) -> Parts {
+        let wanted = (Self::PER_THREAD * rayon::current_num_threads()).div_ceil(images.max(1));
+        let reach = rows.iter().map(|row| row.count).max().unwrap_or(1).max(1);
+        let fits = Self::ROWS_BYTES / size_of::<f32>() / (reach * width).max(1) / Self::CHANNELS * Self::CHANNELS;
+        let is_small = rows.len() * width <= Self::PIXELS;
+        let group = if is_small { fits.clamp(Self::CHANNELS, 4 * Self::CHANNELS) } else { channels.max(1) };
+        let groups = channels.div_ceil(group).max(1);
+        let strips = if is_small { wanted.div_ceil(groups) } else { rows.len() }.clamp(1, rows.len().max(1));
+        Parts { images, rows: rows.len(), strips, channels, groups }
+    }
+
+    fn count(&self) -> usize {
+        self.images * self.strips * self.groups
+    }
+
+    fn part(&self, at: usize) -> Place {
+        let (image, at) = (at / (self.strips * self.groups), at % (self.strips * self.groups));
+        let (group, strip) = (at / self.strips, at % self.strips);
+        // Whole cache lines, so that two threads never write to one.
+        let bound = |group: usize| (group * self.channels / self.groups / BLOCK * BLOCK).min(self.channels);
+        let end = if group + 1 == self.groups { self.channels } else { bound(group + 1) };
+        Place {
+            image,
+            rows: strip * self.rows / self.strips..(strip + 1) * self.rows / self.strips,
+            channels: bound(group)..end,
+        }
+    }
+}
+
+/// One part.
+struct Place {
+    image: usize,
+    rows: Range<usize>,
+    channels: Range<usize>,
+}
+
+/// Several columns are taken together, so that a pixel that was read serves all of them.
+struct Part<'a, T> {
+    job: &'a Job<'a, T>,
+    at: Place,
+    out: *mut T,
+}
+
+impl<T: Real> Part<'_, T> {
+    /// `Q` columns of row `row` from `x` on, which read `C` columns each, `STEP` apart, the first one from `from` on.
+    #[inline(always)]
+    fn columns<S: Simd, const Q: usize, const C: usize, const STEP: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        span: Span,
+        [x, from]: [usize; 2],
+    ) {
+        let Job { rows, n_columns, taps_across, source, filter, .. } = self.job;
+        let [_, _, width, channels] = source.dims;
+        let (lanes, image) = (tile::lanes::<T, S>(), source.image(self.at.image));
+        let mut taps = [0; C];
+        for (place, (_, tap)) in taps.iter_mut().zip(span.pairs()) {
+            *place = tap * channels;
+        }
+        let first = self.at.channels.start;
+        assert!(self.at.channels.len() >= lanes && self.at.channels.end <= channels && span.count == C);
+        assert!((C == 0 || from + (Q - 1) * STEP + C <= width) && x + Q <= *n_columns);
+        let begin = ((self.at.image * rows.len() + row) * n_columns + x) * channels;
+        let bounds = filter.act.bounds().map(T::of);
+        let is_clamped = !matches!(filter.act, Act::Linear | Act::Silu);
+        let [low, high] = bounds.map(|bound| T::splat(simd, bound));
+        let zero = T::splat(simd, T::ZERO);
+        // Where each row of taps begins in the image and in the weights.
+        let mut lines: SmallVec<[[usize; 2]; 8]> = SmallVec::new();
+        lines.extend(rows[row].pairs().map(|(y, tap)| [(y * width + from) * channels, tap * taps_across * channels]));
+        let mut channel = first;
+        while channel < self.at.channels.end {
+            // The last vector may repeat some of the one before.
+            let at = channel.min(self.at.channels.end - lanes);
+            // SAFETY: `at` has a whole vector of this part's channels behind it in every pixel, weight row, bias and result.
+            // `gather` checked that rows, columns and taps are inside of image and weights, and made room for all pixels of
+            // the result, of which no other part writes these rows and channels.
+            unsafe {
+                let start = match filter.bias {
+                    Some(bias) => load::<T, S>(bias.as_ptr().add(at)),
+                    None => zero,
+                };
+                let mut sums = [start; Q];
+                for [pixel, weight] in &lines {
+                    let (pixel, weight) = (image.as_ptr().add(pixel + at), filter.weight.as_ptr().add(weight + at));
+                    let mut weights = [zero; C];
+                    for c in 0..C {
+                        weights[c] = load::<T, S>(weight.add(taps[c]));
+                    }
+                    for read in 0..(Q - 1) * STEP + C {
+                        let value = load::<T, S>(pixel.add(read * channels));
+                        for q in 0..Q {
+                            if read >= q * STEP && read - q * STEP < C {
+                                sums[q] = T::fused(simd, value, weights[read - q * STEP], sums[q]);
+                            }
+                        }
+                    }
+                }
+                let out = self.out.add(begin + at);
+                for q in 0..Q {
+                    let sum = if is_clamped { T::clamp(simd, sums[q], low, high) } else { sums[q] };
+                    out.add(q * channels).cast::<T::Vector<S>>().write_unaligned(sum);
+                }
+            }
+            channel += lanes;
+        }
+        if filter.act == Act::Silu {
+            for q in 0..Q {
+                // SAFETY: the values that were just written, see above.
+                let values = unsafe {
+                    let out = self.out.add(begin + q * channels + first);
+                    std::slice::from_raw_parts_mut(out, self.at.channels.len())
+                };
+                for value in values {
+                    *value = Silu.value(*value);
+                }
+            }
+        }
+    }
+
+    /// A run whose columns read `C` columns each.
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(&self, simd: S, row: usize, run: &Run, together: bool) {
+        let mut done = 0;
+        while done < run.len {
+            let at = [run.first + done, run.span.from + done * run.step];
+            done += match (run.step, run.len - done) {
+                (1, 5..) if together => {
+                    self.columns::<S, 5, C, 1>(simd, row, run.span, at);
+                    5
+                }
+                (1, 2..) if together => {
+                    self.columns::<S, 2, C, 1>(simd, row, run.span, at);
+                    2
+                }
+                (2, 5..) if together => {
+                    self.columns::<S, 5, C, 2>(simd, row, run.span, at);
+                    5
+                }
+                (2, 2..) if together => {
+                    self.columns::<S, 2, C, 2>(simd, row, run.span, at);
+                    2
+                }
+                _ => {
+                    self.columns::<S, 1, C, 1>(simd, row, run.span, at);
+                    1
+                }
+            };
+        }
+    }
+
+    /// Any number of taps, one value at a time.
+    fn any(&self, row: usize, run: &Run) {
+        let Job { rows, n_columns, taps_across, source, filter, .. } = self.job;
+        let [_, _, width, channels] = source.dims;
+        let image = source.image(self.at.image);
+        let bounds = filter.act.bounds().map(T::of);
+        for at in 0..run.len {
+            let pixel_out = (self.at.image * rows.len() + row) * n_columns + run.first + at;
+            for channel in self.at.channels.clone() {
+                let mut sum = filter.bias.map_or(T::ZERO, |bias| bias[channel]);
+                for (y, tap_y) in rows[row].pairs() {
+                    for (x, tap_x) in run.span.pairs() {
+                        let pixel = (y * width + x + at * run.step) * channels + channel;
+                        let tap = (tap_y * taps_across + tap_x) * channels + channel;
+                        sum = image[pixel].fma(filter.weight[tap], sum);
+                    }
+                }
+                let value = if filter.act == Act::Silu { Silu.value(sum) } else { clamp(sum, bounds) };
+                // SAFETY: a value of this part's own rows and channels, inside of the result that `gather` made.
+                unsafe { *self.out.add(pixel_out * channels + channel) = value };
+            }
+        }
+    }
+}
+
+impl<T: Real> pulp::WithSimd for Part<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let is_narrow = self.at.channels.len() < tile::lanes::<T, S>();
+        for row in self.at.rows.clone() {
+            for run in self.job.runs {
+                match run.span.count {
+                    _ if is_narrow => self.any(row, run),
+                    0 => self.run::<S, 0>(simd, row, run, false),
+                    1 => self.run::<S, 1>(simd, row, run, false),
+                    2 => self.run::<S, 2>(simd, row, run, false),
+                    3 => self.run::<S, 3>(simd, row, run, true),
+                    4 => self.run::<S, 4>(simd, row, run, false),
+                    5 => self.run::<S, 5>(simd, row, run, true),
+                    _ => self.any(row, run),
+                }
+            }
+        }
+    }
 }
 
 /// Columns with the same taps.
@@ -81,141 +376,6 @@ fn alike(columns: &[Span]) -> Vec<Alike> {
         }
     }
     groups
-}
-
-/// Filters every image; `rows` and `columns` say what each pixel of the result reads.
-fn gather<T: Real, C: Curve<T>>(
-    rows: &[Span],
-    columns: &[Span],
-    taps_across: usize,
-    source: Source<'_, T>,
-    filter: Filter<'_, T, C>,
-) -> Buffer<T> {
-    let [n, _, width, channels] = source.dims;
-    let groups = alike(columns);
-    let line = columns.len() * channels;
-    let mut out = Buffer::new(n * rows.len() * line);
-    out.par_chunks_exact_mut(line.max(1)).enumerate().for_each(|(at, out)| {
-        let image = source.image(at / rows.len());
-        wide(GatherRow {
-            row: rows[at % rows.len()],
-            groups: &groups,
-            taps_across,
-            image,
-            width,
-            channels,
-            filter,
-            out,
-        });
-    });
-    out
-}
-
-/// One row of the result.
-struct GatherRow<'a, T, C> {
-    row: Span,
-    groups: &'a [Alike],
-    taps_across: usize,
-    image: &'a [T],
-    width: usize,
-    channels: usize,
-    filter: Filter<'a, T, C>,
-    out: &'a mut [T],
-}
-
-impl<T: Real, C: Curve<T>> GatherRow<'_, T, C> {
-    #[inline(always)]
-    fn bias<const N: usize>(&self, from: usize) -> [T; N] {
-        let mut start = [T::ZERO; N];
-        if let Some(bias) = self.filter.bias {
-            start.copy_from_slice(&bias[from..from + N]);
-        }
-        start
-    }
-
-    /// A block of `N` channels of all columns of a group with `R` rows and `Q` columns of taps.
-    #[inline(always)]
-    fn known<const N: usize, const R: usize, const Q: usize>(&mut self, group: &Alike, from: usize) {
-        let mut weights = [[[T::ZERO; N]; Q]; R];
-        for (line, (_, tap_y)) in weights.iter_mut().zip(self.row.pairs()) {
-            for (weight, (_, tap_x)) in line.iter_mut().zip(group.span.pairs()) {
-                let at = (tap_y * self.taps_across + tap_x) * self.channels + from;
-                weight.copy_from_slice(&self.filter.weight[at..at + N]);
-            }
-        }
-        let start = self.bias::<N>(from);
-        let (pitch, channels) = (self.width * self.channels, self.channels);
-        for (x, first) in &group.columns {
-            let base = self.row.from * pitch + first * channels + from;
-            let mut sum = start;
-            for (r, line) in weights.iter().enumerate() {
-                for (q, weight) in line.iter().enumerate() {
-                    let at = base + r * pitch + q * channels;
-                    let values = &self.image[at..at + N];
-                    for lane in 0..N {
-                        sum[lane] = values[lane].fma(weight[lane], sum[lane]);
-                    }
-                }
-            }
-            // A plain loop: only that is turned into vectors for every activation.
-            for value in &mut sum {
-                *value = self.filter.curve.value(*value);
-            }
-            self.out[x * channels + from..][..N].copy_from_slice(&sum);
-        }
-    }
-
-    /// As [`GatherRow::known`] for any number of taps.
-    #[inline(always)]
-    fn any<const N: usize>(&mut self, group: &Alike, from: usize) {
-        let start = self.bias::<N>(from);
-        for (x, first) in &group.columns {
-            let mut sum = start;
-            for (y, tap_y) in self.row.pairs() {
-                for (k, (_, tap_x)) in group.span.pairs().enumerate() {
-                    let at = (y * self.width + first + k) * self.channels + from;
-                    let tap = (tap_y * self.taps_across + tap_x) * self.channels + from;
-                    let (values, weights) = (&self.image[at..at + N], &self.filter.weight[tap..tap + N]);
-                    for lane in 0..N {
-                        sum[lane] = values[lane].fma(weights[lane], sum[lane]);
-                    }
-                }
-            }
-            // A plain loop: only that is turned into vectors for every activation.
-            for value in &mut sum {
-                *value = self.filter.curve.value(*value);
-            }
-            self.out[x * self.channels + from..][..N].copy_from_slice(&sum);
-        }
-    }
-}
-
-impl<T: Real, C: Curve<T>> pulp::WithSimd for GatherRow<'_, T, C> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(mut self, _: S) {
-        for group in self.groups {
-            if self.channels < BLOCK {
-                for channel in 0..self.channels {
-                    self.any::<1>(group, channel);
-                }
-                continue;
-            }
-            for from in blocks(self.channels) {
-                match (self.row.count, group.span.count) {
-                    (3, 3) => self.known::<BLOCK, 3, 3>(group, from),
-                    // What a stride of 2 reads backwards.
-                    (1, 1) => self.known::<BLOCK, 1, 1>(group, from),
-                    (1, 2) => self.known::<BLOCK, 1, 2>(group, from),
-                    (2, 1) => self.known::<BLOCK, 2, 1>(group, from),
-                    (2, 2) => self.known::<BLOCK, 2, 2>(group, from),
-                    (5, 5) => self.known::<BLOCK, 5, 5>(group, from),
-                    _ => self.any::<BLOCK>(group, from),
-                }
-            }
-        }
-    }
 }
 
 /// Output rows whose products are added up before they join the sum: f32 sums of whole images would lose digits, and

@@ -147,17 +147,42 @@ impl<'a, T: Real> Layout<'a, T> {
         [at / (down * across), at / across % down, at % across]
     }
 
+    /// The pixel behind one.
+    #[inline(always)]
+    fn next(&self, [image, row, column]: [usize; 3]) -> [usize; 3] {
+        let [down, across] = self.size_out;
+        match (row + 1 < down, column + 1 < across) {
+            (_, true) => [image, row, column + 1],
+            (true, false) => [image, row + 1, 0],
+            (false, false) => [image + 1, 0, 0],
+        }
+    }
+
     /// Writes where `count` pixels from `first` on read; one [`Reads`] for each segment.
     #[inline(always)]
     fn reads(&self, first: usize, count: usize, reads: &mut [Reads<T>]) {
+        if self.shape.plane.is_pointwise() {
+            // Pixel by pixel, nothing to be worked out.
+            let values = &self.values[first * self.pitch..][..(count - 1) * self.pitch + self.segment];
+            for m in 0..PIXELS {
+                reads[0][m] = values[m.min(count - 1) * self.pitch..].as_ptr();
+            }
+            return;
+        }
+        let [down, across] = self.segments;
+        // Divisions cost more than all else here, so there is one for a tile.
+        let mut pixel = self.pixel(first);
         for m in 0..PIXELS {
-            let pixel = self.pixel(first + m.min(count - 1));
-            for (at, reads) in reads.iter_mut().enumerate() {
-                let segment = [at / self.segments[1], at % self.segments[1]];
-                reads[m] = match self.place(pixel, segment) {
-                    Some(place) => self.values[place..][..self.segment].as_ptr(),
-                    None => self.zeros.as_ptr(),
-                };
+            for y in 0..down {
+                for x in 0..across {
+                    reads[y * across + x][m] = match self.place(pixel, [y, x]) {
+                        Some(place) => self.values[place..][..self.segment].as_ptr(),
+                        None => self.zeros.as_ptr(),
+                    };
+                }
+            }
+            if m + 1 < count {
+                pixel = self.next(pixel);
             }
         }
     }

@@ -8,6 +8,7 @@
 use pulp::Simd;
 
 use super::Real;
+use crate::geometry::Act;
 
 /// The vectors of a number type.
 pub trait Lanes: Sized {
@@ -168,6 +169,32 @@ impl<T: Real> Tile<'_, T> {
                         }
                     }
                 }
+            }
+            if self.count == M && self.outputs == V * width {
+                // The usual case, straight from the registers. One thing a loop: longer ones are not unrolled.
+                if !self.addend.is_null() {
+                    for m in 0..M {
+                        for v in 0..V {
+                            let addend = load::<T, S>(self.addend.wrapping_add(m * self.addend_pitch + v * width));
+                            sums[m][v] = T::sum(simd, sums[m][v], addend);
+                        }
+                    }
+                }
+                let [low, high] = self.bounds.map(|bound| T::splat(simd, bound));
+                if self.bounds != Act::Linear.bounds().map(T::of) {
+                    for m in 0..M {
+                        for v in 0..V {
+                            sums[m][v] = T::clamp(simd, sums[m][v], low, high);
+                        }
+                    }
+                }
+                for m in 0..M {
+                    for v in 0..V {
+                        let out = self.out.wrapping_add(m * self.out_pitch + v * width);
+                        out.cast::<T::Vector<S>>().write_unaligned(sums[m][v]);
+                    }
+                }
+                return;
             }
             // A copy in memory: the sums themselves are only ever indexed by constants, so that they stay in registers.
             let mut done = [[zero; V]; M];

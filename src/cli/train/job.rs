@@ -16,10 +16,11 @@ use crate::error::{Exit, Fatal};
 use crate::identity::sha256;
 use crate::model::{self, Preprocessing};
 use crate::registry;
-use crate::trainer::dataset::Dataset;
+use crate::trainer::checkpoint::{self, Progress};
+use crate::trainer::dataset::{Dataset, Parts};
 use crate::trainer::outcome::{Naming, Outcome, OutcomeError, finish};
-use crate::trainer::recipe::TrainSetting;
-use crate::trainer::training::{End, Training};
+use crate::trainer::recipe::{Recipe, TrainSetting};
+use crate::trainer::training::{End, TrainError, Training};
 
 /// One run.
 pub struct Job {
@@ -35,6 +36,8 @@ pub struct Job {
     pub version: Option<String>,
     /// Folder of the run.
     pub folder: PathBuf,
+    /// Whether it trains no further and makes a model of the best weights so far.
+    pub finish: bool,
 }
 
 /// How a run ended.
@@ -43,8 +46,6 @@ pub enum Ended {
     Done {
         /// The epoch, from 1, that was kept.
         best_epoch: u32,
-        /// The model's version.
-        version: String,
         /// What came of it.
         outcome: Box<Outcome>,
     },
@@ -56,6 +57,28 @@ impl Job {
     /// Whether the run was begun before.
     pub fn is_begun(&self) -> bool {
         self.folder.join("checkpoint").exists()
+    }
+
+    /// How far the run has come; not at all if it has no checkpoint.
+    fn progress(&self) -> Result<Progress, Fatal> {
+        let progress = checkpoint::read_progress(&RealDisk, &self.folder);
+        progress.map(Option::unwrap_or_default).map_err(|error| train_fatal(&TrainError::from(error)))
+    }
+
+    /// Whether nothing is left to be trained.
+    ///
+    /// # Errors
+    /// The checkpoint is damaged.
+    pub fn is_over(&self) -> Result<bool, Fatal> {
+        Ok(self.progress()?.is_over(&self.setting))
+    }
+
+    /// Whether an epoch was finished, so that there are weights which a model can be made of.
+    ///
+    /// # Errors
+    /// The checkpoint is damaged.
+    pub fn has_best(&self) -> Result<bool, Fatal> {
+        Ok(self.progress()?.best.is_some())
     }
 
     /// Trains, goes on from the last checkpoint if `resume` says so, and makes the model.
@@ -87,30 +110,49 @@ impl Job {
             disk: &RealDisk as &dyn Disk,
         };
         screen.expect(&self.setting);
-        let (n, side) = (parts.each_ref().map(Vec::len), self.start.preprocessing.side);
+        self.tell(device, &parts, screen);
+        let best_epoch = if self.finish {
+            training.best_so_far().map_err(|error| train_fatal(&error))?
+        } else {
+            match training.run(resume, screen).map_err(|error| train_fatal(&error))? {
+                End::Done { best_epoch } => best_epoch,
+                End::Stopped => return Ok(Ended::Stopped),
+            }
+        };
+        // What takes a run up again is no part of how to repeat it.
+        let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        let command: Vec<String> = words.filter(|word| !["--resume", "--finish"].contains(&word.as_str())).collect();
+        let naming = Naming {
+            models: &config.model.path,
+            name: &self.name,
+            version: self.version.as_deref(),
+            start: &self.start.words,
+            command: &command.join(" "),
+            is_unfinished: !self.is_over()?,
+            created: &rfc3339(SystemClock::new().wall()),
+        };
+        match finish(&training, &naming, &|| screen.stop.is_wished()) {
+            Ok(outcome) => Ok(Ended::Done { best_epoch, outcome: Box::new(outcome) }),
+            Err(OutcomeError::Train(TrainError::Stopped)) => Ok(Ended::Stopped),
+            Err(OutcomeError::Train(error)) => Err(train_fatal(&error)),
+            Err(other) => Err(Fatal::config(other)),
+        }
+    }
+
+    /// Says what is about to be done.
+    fn tell(&self, device: &Chosen, parts: &Parts, screen: &Screen) {
+        let (n, side) = (parts.slices.each_ref().map(Vec::len), self.start.preprocessing.side);
         screen.tell_line(format!(
             "{} from {}: {} slices train, {} validate, side {side}, on {}",
             self.spec.name, self.start.words, n[0], n[1], device.name
         ));
-        let End::Done { best_epoch } = training.run(resume, screen).map_err(|error| train_fatal(&error))? else {
-            return Ok(Ended::Stopped);
-        };
-        let models = &config.model.path;
-        let version = self.version.clone().unwrap_or_else(|| model::free_version(models, &self.name));
-        let command: Vec<String> = std::env::args().collect();
-        let naming = Naming {
-            models,
-            name: &self.name,
-            version: &version,
-            start: &self.start.words,
-            command: &command.join(" "),
-            created: &rfc3339(SystemClock::new().wall()),
-        };
-        let outcome = finish(&training, &naming).map_err(|error| match error {
-            OutcomeError::Train(error) => train_fatal(&error),
-            other => Fatal::config(other),
-        })?;
-        Ok(Ended::Done { best_epoch, version, outcome: Box::new(outcome) })
+        screen.tell_line(format!("Split {}.", parts.words));
+        screen.tell_line(self.setting.words());
+        if self.setting.recipe == Recipe::Report && self.start.is_random {
+            let sentence = "The report began with weights from ImageNet, this run begins with random ones: import some \
+                            (`ichd models import`) and give them with --from.";
+            screen.tell_line(sentence.into());
+        }
     }
 
     /// What [`Job::digest`] would be for these data, with the split that the run's folder holds.
@@ -125,7 +167,7 @@ impl Job {
 
     /// Names settings, data, split and start: what a checkpoint belongs to. How often checkpoints are made and where, and
     /// how the model is stored in the end, does not count.
-    fn digest(&self, dataset: &Dataset, parts: &[Vec<usize>; 2]) -> String {
+    fn digest(&self, dataset: &Dataset, parts: &Parts) -> String {
         let setting = TrainSetting {
             runs_path: PathBuf::new(),
             cache_path: PathBuf::new(),
@@ -133,7 +175,7 @@ impl Job {
             stored: Precision::F32,
             ..self.setting.clone()
         };
-        let instances = parts.each_ref().map(|part| dataset.facts(part).sha256);
+        let instances = parts.slices.each_ref().map(|part| dataset.facts(part).sha256);
         let weights = self.start.weights.to_safetensors().map(|bytes| sha256(&bytes)).unwrap_or_default();
         let preprocessing = self.start.preprocessing.to_json();
         let all = json!([setting, self.spec.name, preprocessing, weights, dataset.labels_sha256, instances]);
@@ -151,6 +193,8 @@ pub struct Start {
     pub preprocessing: Preprocessing,
     /// The same in words.
     pub words: String,
+    /// Whether the weights are random.
+    pub is_random: bool,
 }
 
 /// What is wished of a start.
@@ -204,7 +248,8 @@ impl Start {
         }
         let words = format!("{}/{}", model.card.name, model.card.version);
         let variant = model.card.variant();
-        Ok(Start { weights: model.weights, variant, preprocessing: model.card.preprocessing, words })
+        let preprocessing = model.card.preprocessing;
+        Ok(Start { weights: model.weights, variant, preprocessing, words, is_random: false })
     }
 
     fn random(config: &Config, spec: &'static BackboneSpec, wish: &StartWish<'_>) -> Result<Start, Fatal> {
@@ -221,7 +266,7 @@ impl Start {
             std: spec.std.to_vec(),
         };
         let words = format!("random weights of seed {}", wish.seed);
-        Ok(Start { weights: spec.untrained(wish.seed), variant, preprocessing, words })
+        Ok(Start { weights: spec.untrained(wish.seed), variant, preprocessing, words, is_random: true })
     }
 }
 

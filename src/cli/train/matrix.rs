@@ -59,9 +59,14 @@ impl Matrix {
             let start = Start::new(config, &config.model.path, spec, &wish)
                 .map_err(|error| at(format!("{}: {error}", cell.name)))?;
             let (name, folder) = (cell.name.clone(), folder.join(&cell.name));
-            jobs.push((cell, Job { spec, start, setting, name, version: None, folder }));
+            jobs.push((cell, Job { spec, start, setting, name, version: None, folder, finish: false }));
         }
         Ok(Matrix { folder, jobs })
+    }
+
+    /// All runs.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.iter().map(|(_, job)| job)
     }
 
     /// Runs what is not done yet. A run that fails for a reason of its own, such as a loss that is no number, is told and does
@@ -82,9 +87,10 @@ impl Matrix {
                 None => {
                     screen.tell_line(format!("Run {} of {n_runs}, {name}:", at + 1));
                     match job.run(config, device, dataset, job.is_begun(), screen) {
-                        Ok(Ended::Done { version, outcome, .. }) => {
+                        Ok(Ended::Done { outcome, .. }) => {
+                            let model = format!("{name}/{}", outcome.version);
                             let row = ModelRow { backbone: name.clone(), ..outcome.row(job.spec) };
-                            let done = Done { digest: outcome.digest, model: format!("{name}/{version}"), row };
+                            let done = Done { digest: outcome.digest, model, row };
                             write(&job.folder.join(DONE_FILE), &serde_json::to_vec_pretty(&done).map_err(Fatal::io)?)?;
                             done
                         }

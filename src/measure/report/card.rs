@@ -12,15 +12,18 @@ use crate::measure::metrics::{Interval, Metrics};
 use crate::measure::operating::Rule;
 use crate::results::NOTICE;
 
-/// What holds for every model of this program; a card's own limits follow.
-pub const LIMITS: [&str; 5] = [
+/// What holds for every model of this program; what the split says and a card's own limits follow.
+pub const LIMITS: [&str; 4] = [
     "It scores single slices and sees no neighboring slice; studies are summarized by rules, not by training.",
-    "The validation slices are of other patients, but of the same sources as the training slices. Models of this kind lose \
-     much accuracy on other hospitals' scans: measure it there before you use it there.",
     "Labels are taken for the truth, their errors included, and of the rare ones there are few positive patients.",
     "Calibration and predictive values hold for the prevalence of the validation slices.",
     "No subgroup (age, sex, scanner, operation, artifact) was looked at.",
 ];
+
+/// What holds where no patient is on both sides.
+const OTHER_PATIENTS: &str = "The validation slices are of other patients, but of the same sources as the training slices. \
+                              Models of this kind lose much accuracy on other hospitals' scans: measure it there before you \
+                              use it there.";
 
 /// A part of the data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Card<'a> {
     pub data_sha256: String,
     /// How it was split.
     pub split: String,
+    /// Patients with slices in both parts.
+    pub shared_patients: u64,
     /// Training part.
     pub training: DataFacts,
     /// Validation part.
@@ -76,7 +81,7 @@ pub struct Card<'a> {
     pub calibration: Option<(Method, &'a Fit, String)>,
     /// How the operating points of `metrics` were chosen, and on which slices; None if they are 0.5.
     pub rule: Option<(Rule, String)>,
-    /// Limits of this model, after [`LIMITS`].
+    /// Limits of this model, after those of all models.
     pub limits: Vec<String>,
     /// Commands that make it again.
     pub repeat: Vec<String>,
@@ -139,13 +144,32 @@ impl Card<'_> {
         self.metrics_section(&mut out);
         self.calibration_section(&mut out);
         section(&mut out, "Limits");
-        list(&mut out, LIMITS.into_iter().map(str::to_owned).chain(self.limits.iter().cloned()));
+        let patients = match self.shared_patients {
+            0 => OTHER_PATIENTS.to_owned(),
+            shared => self.leak(shared),
+        };
+        // The leak first: it concerns every number above.
+        let first = if self.shared_patients > 0 { 0 } else { 1 };
+        let mut limits: Vec<String> =
+            LIMITS.into_iter().map(str::to_owned).chain(self.limits.iter().cloned()).collect();
+        limits.insert(first, patients);
+        list(&mut out, limits.into_iter());
         section(&mut out, "How to repeat");
         // Indented code ends nowhere but at the next unindented line, whatever a command contains.
         for line in self.repeat.iter().flat_map(|command| command.lines()) {
             let _ = writeln!(out, "    {line}");
         }
         out
+    }
+
+    /// What must be said where patients are on both sides.
+    fn leak(&self, shared: u64) -> String {
+        let of = self.validation.patients.map_or(String::new(), |all| format!(" of the {}", grouped(all)));
+        format!(
+            "This split leaks: {}{of} patients of the validation slices have slices in the training part, too. Slices of a \
+             patient are almost alike, so all figures of this card are too good and say nothing about new patients.",
+            grouped(shared)
+        )
     }
 
     fn use_section(&self, out: &mut String) {
@@ -160,7 +184,7 @@ impl Card<'_> {
 
     fn data_section(&self, out: &mut String) {
         section(out, "Data");
-        let rows = [
+        let mut rows = vec![
             ("Data set", self.data.clone()),
             ("License", self.data_license.clone()),
             ("Index, SHA-256", self.data_sha256.clone()),
@@ -170,6 +194,9 @@ impl Card<'_> {
             ("Validation", part(&self.validation)),
             ("Validation split, SHA-256", self.validation.sha256.clone()),
         ];
+        if self.shared_patients > 0 {
+            rows.push(("Patients in both parts", grouped(self.shared_patients)));
+        }
         facts(out, &rows);
     }
 
@@ -248,6 +275,7 @@ mod tests {
             data_license: "none".into(),
             data_sha256: "2c3d".into(),
             split: "by patient, fold 0 of 5".into(),
+            shared_patients: 0,
             training: facts_of(8000, "4e5f"),
             validation: facts_of(2000, "6071"),
             settings: vec![("epochs".into(), "10".into()), ("optimizer".into(), "Adam, 1e-4".into())],
@@ -284,5 +312,13 @@ mod tests {
         assert!(text.contains("None: probabilities are the network's own."));
         assert!(text.contains("Operating points: 0.5, not chosen"));
         assert!(text.contains(NOTICE) && !text.contains("flatter"));
+    }
+
+    #[test]
+    fn patients_on_both_sides_are_told() {
+        let (metrics, fit) = (metrics_of_eight(), fit());
+        let text = Card { split: "by slice".into(), shared_patients: 48, ..card(&metrics, &fit) }.markdown();
+        assert!(text.contains("This split leaks: 48 of the 50 patients of the validation slices"), "{text}");
+        assert!(text.contains("| Patients in both parts | 48 |") && !text.contains("of other patients"), "{text}");
     }
 }
