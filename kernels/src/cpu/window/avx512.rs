@@ -3,6 +3,10 @@
 //! summed rows stay in the first-level cache and are blended down in f32 to output rows, whose windows are woven together as
 //! they are stored.
 
+// Iterators are functions without these instructions, into which nothing that has them is built: loops over numbers keep
+// all of it in one piece.
+#![allow(clippy::needless_range_loop)]
+
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -211,8 +215,9 @@ impl<'a> Exact<'a> {
         for (slot, first) in self.gather.firsts.iter().enumerate() {
             let mut sums = [_mm512_setzero_ps(); C];
             for k in 0..ROWS {
-                for (sum, value) in sums.iter_mut().zip(&rows[k][slot]) {
-                    *sum = _mm512_fmadd_ps(weights[k], value.load(), *sum);
+                let values = &rows[k][slot];
+                for window in 0..C {
+                    sums[window] = _mm512_fmadd_ps(weights[k], values[window].load(), sums[window]);
                 }
             }
             finish.store(slot, &sums, &mut out[first * C..]);
@@ -227,8 +232,9 @@ impl<'a> Exact<'a> {
         for (slot, first) in self.gather.firsts.iter().enumerate() {
             let mut sums = [_mm512_setzero_ps(); C];
             for (row, weight) in rows.iter().zip(blend.weights) {
-                for (sum, value) in sums.iter_mut().zip(&row[slot]) {
-                    *sum = _mm512_fmadd_ps(_mm512_set1_ps(*weight), value.load(), *sum);
+                let values = &row[slot];
+                for window in 0..C {
+                    sums[window] = _mm512_fmadd_ps(_mm512_set1_ps(*weight), values[window].load(), sums[window]);
                 }
             }
             finish.store(slot, &sums, &mut out[first * C..]);
@@ -273,7 +279,7 @@ struct Finish<'a, const C: usize> {
 impl<const C: usize> Finish<'_, C> {
     /// Lanes without a column are stored where the next slot writes, or not at all behind the row.
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn store(&self, slot: usize, sums: &[__m512; C], out: &mut [f32]) {
         let mut finished = *sums;
         for window in 0..C {
@@ -285,14 +291,14 @@ impl<const C: usize> Finish<'_, C> {
 
 impl Vector {
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn load(&self) -> __m512 {
         // SAFETY: a vector is 64 bytes long and as aligned.
         unsafe { _mm512_load_ps(self.0.as_ptr()) }
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn store(&mut self, values: __m512) {
         // SAFETY: as in `load`.
         unsafe { _mm512_store_ps(self.0.as_mut_ptr(), values) }
@@ -300,7 +306,7 @@ impl Vector {
 }
 
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn pairs(pairs: &Pairs<i16>) -> __m512i {
     // SAFETY: 16 pairs of 16 bits are 64 bytes, and they are as aligned.
     unsafe { _mm512_load_si512(pairs.0.as_ptr().cast()) }
@@ -308,18 +314,18 @@ fn pairs(pairs: &Pairs<i16>) -> __m512i {
 
 /// Writes 16 pixels of `C` channels, or as many as there is room for.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn weave<const C: usize>(windows: &[__m512; C], out: &mut [f32]) {
-    let mut woven = [_mm512_setzero_ps(); C];
-    for (at, vector) in woven.iter_mut().enumerate() {
-        *vector = windows[0];
-        for (picked, window) in Weave::<C>::LANES[at].iter().zip(windows).skip(1) {
+    let mut woven = [windows[0]; C];
+    for at in 0..C {
+        for window in 1..C {
             // SAFETY: 16 numbers of 32 bits are 64 bytes.
-            let lanes = unsafe { _mm512_loadu_si512(picked.as_ptr().cast()) };
-            *vector = _mm512_permutex2var_ps(*vector, lanes, *window);
+            let lanes = unsafe { _mm512_loadu_si512(Weave::<C>::LANES[at][window].as_ptr().cast()) };
+            woven[at] = _mm512_permutex2var_ps(woven[at], lanes, windows[window]);
         }
     }
-    for (at, vector) in woven.into_iter().enumerate() {
+    for at in 0..C {
+        let vector = woven[at];
         let room = out.len().saturating_sub(at * LANES);
         match out.get_mut(at * LANES..).and_then(|out| out.first_chunk_mut::<LANES>()) {
             // SAFETY: the array is 64 bytes long.
