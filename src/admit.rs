@@ -18,7 +18,7 @@ use crate::dispose::{Disposal, Disposer, Outcome};
 use crate::error::Fatal;
 use crate::identity::sha256;
 use crate::ledger::{FileState, Ledger};
-use crate::limits::{ADMITTED_QUEUE, URGENT_IN_A_ROW};
+use crate::limits::{ADMITTED_QUEUE, SIGHTINGS_A_TURN, URGENT_IN_A_ROW};
 use crate::parcel::{Admitted, Sighting};
 use crate::patience::Patience;
 use crate::room::RoomWatch;
@@ -66,6 +66,8 @@ struct Waiting {
     since: Tick,
     first_scan: u64,
     open: bool,
+    /// It was open when events were lost: nothing says whether it still is.
+    unsure: bool,
 }
 
 #[derive(Debug)]
@@ -95,16 +97,19 @@ impl Settler {
             }
             self.taken.remove(path);
         }
-        let fresh = Waiting { print, since: now, first_scan: self.scan, open: open.unwrap_or(false) };
+        let fresh = Waiting { print, since: now, first_scan: self.scan, open: open.unwrap_or(false), unsure: false };
         match self.waiting.get_mut(path) {
             None => {
                 self.waiting.insert(path.to_owned(), fresh);
             }
             Some(waiting) if waiting.print != print => {
-                let open = open.unwrap_or(waiting.open);
-                *waiting = Waiting { open, ..fresh };
+                let (open, unsure) = (open.unwrap_or(waiting.open), open.is_none() && waiting.unsure);
+                *waiting = Waiting { open, unsure, ..fresh };
             }
-            Some(waiting) => waiting.open = open.unwrap_or(waiting.open),
+            Some(waiting) => {
+                waiting.open = open.unwrap_or(waiting.open);
+                waiting.unsure &= open.is_none();
+            }
         }
     }
 
@@ -112,6 +117,14 @@ impl Settler {
     pub fn forget(&mut self, path: &Path) {
         self.waiting.remove(path);
         self.taken.remove(path);
+    }
+
+    /// Events were lost. Two scans from now on must agree on a file that was open; a minute would be long for one whose
+    /// closing was lost.
+    pub fn missed(&mut self) {
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.open) {
+            (waiting.open, waiting.unsure, waiting.first_scan) = (false, true, self.scan);
+        }
     }
 
     /// Events come, or do not come any more.
@@ -153,7 +166,7 @@ impl Settler {
         if waiting.open {
             return quiet >= OPEN_PATIENCE.max(self.settle) && two_scans;
         }
-        quiet >= self.settle && (two_scans || !(self.poll || waiting.print.bytes == 0))
+        quiet >= self.settle && (two_scans || !(self.poll || waiting.unsure || waiting.print.bytes == 0))
     }
 
     /// Takes a file: it is not offered again until it changes. `false` if it changed since it was seen.
@@ -260,8 +273,8 @@ impl Admission {
                 recv(stop.waker()) -> _ => return Ok(()),
                 default(wait) => {}
             }
-            // No more than the queue holds: a scan of very many files must not keep those before it waiting.
-            for sighting in sightings.try_iter().take(ADMITTED_QUEUE) {
+            // Not all: a scan of very many files must not keep those before it waiting.
+            for sighting in sightings.try_iter().take(SIGHTINGS_A_TURN) {
                 self.note(&sighting);
             }
             let next = self.take_turns();
@@ -301,6 +314,7 @@ impl Admission {
         let (path, open) = match sighting {
             Sighting::ScanEnd => return self.settler.scan_end(&[]),
             Sighting::ScanPart(unread) => return self.settler.scan_end(unread),
+            Sighting::Missed => return self.settler.missed(),
             Sighting::Hearing(hears) => return self.settler.hear(*hears),
             Sighting::Touched(path) => (path, Some(true)),
             Sighting::Closed(path) => (path, Some(false)),
@@ -412,6 +426,24 @@ mod tests {
             settler.scan_end(&[]);
         }
         assert_eq!(due(&settler, secs(60.0)), [path]);
+    }
+
+    #[test]
+    fn when_events_were_lost_two_scans_must_agree_on_what_was_open() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.observe(secs(0.0), path, print(1), Some(true));
+        settler.scan_end(&[]);
+        settler.missed();
+        settler.scan_end(&[]);
+        assert_eq!(due(&settler, secs(9.0)), Vec::<PathBuf>::new());
+        settler.observe(secs(9.0), path, print(1), None);
+        settler.scan_end(&[]);
+        assert_eq!(due(&settler, secs(9.0)), [path], "long before the minute of an open file");
+        // An event that speaks of it again is believed.
+        settler.observe(secs(9.0), path, print(1), Some(true));
+        assert_eq!(due(&settler, secs(19.0)), Vec::<PathBuf>::new());
+        settler.observe(secs(19.0), path, print(1), Some(false));
+        assert_eq!(due(&settler, secs(19.0)), [path]);
     }
 
     #[test]

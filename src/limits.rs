@@ -1,6 +1,13 @@
 //! Every bound that is no setting, with the reason for its size.
 
-/// Sightings and admissions that may wait between the watcher and the decoders. A path is small; more would only hide back-pressure.
+/// Sightings that may wait to be noted: as many events as Linux keeps by itself. Those of a burst that are lost cost its files
+/// a scan or two. A path is small.
+pub const SIGHTINGS_QUEUE: usize = 16_384;
+
+/// Sightings that are noted before files are let in again.
+pub const SIGHTINGS_A_TURN: usize = 1024;
+
+/// Admissions that may wait for the decoders. More would only hide back-pressure.
 pub const ADMITTED_QUEUE: usize = 64;
 
 /// Decoded slices on their way to the queues of the routes. More would wait where nobody can tell urgent ones.

@@ -23,6 +23,8 @@ pub enum Sighting {
     ScanEnd,
     /// A scan came to its end and could not look into these folders; what it did not find there may still be there.
     ScanPart(Vec<PathBuf>),
+    /// Events were lost: what was called open may be closed by now.
+    Missed,
     /// Whether events come at all. Without them a file is complete when two scans agree.
     Hearing(bool),
 }

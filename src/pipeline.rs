@@ -27,7 +27,7 @@ use crate::error::{Exit, Fatal};
 use crate::frugal::Frugal;
 use crate::infer::{Engine, Fleet, Inference, Scorer};
 use crate::ledger::Ledger;
-use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE};
+use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE, SIGHTINGS_QUEUE};
 use crate::model::Model;
 use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
 use crate::patience::Patience;
@@ -317,7 +317,7 @@ fn spawn_source(
     let halt = stop.clone();
     match source {
         Source::Inbox => {
-            let (to_admit, for_admit): (Sender<Sighting>, Receiver<Sighting>) = bounded(ADMITTED_QUEUE);
+            let (to_admit, for_admit): (Sender<Sighting>, Receiver<Sighting>) = bounded(SIGHTINGS_QUEUE);
             let (inbox, watch_halt) = (config.inbox.clone(), stop.clone());
             let watch = stage::spawn("watch", stop, move || watch::run(&inbox, &to_admit, &watch_halt))?;
             let admit = stage::spawn("admit", stop, move || admission.run(&for_admit, &to_decode, &halt))?;

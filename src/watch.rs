@@ -52,6 +52,9 @@ pub fn run(inbox: &Inbox, sightings: &Sender<Sighting>, stop: &Stop) -> Result<(
         }
         if alarm.overflow.swap(false, Ordering::SeqCst) {
             tracing::info!("More file events came than could be kept; a scan makes up for it.");
+            if sightings.send(Sighting::Missed).is_err() {
+                return Ok(());
+            }
         }
         let mut walk = Walk { sightings, stop, trouble: None, unread: Vec::new() };
         let was_read = match walk.folder(&inbox.path, 0) {

@@ -120,7 +120,7 @@ pub fn demo(common: &Common, args: &Args) -> Result<(), Fatal> {
 fn caution(is_trained: bool, model: &str) -> Option<&'static str> {
     match (is_trained, model) {
         (false, _) => Some("UNTRAINED weights: numbers mean nothing."),
-        (true, PHANTOM_ONLY) => Some("This model knows SYNTHETIC heads only: on patients its numbers mean nothing."),
+        (true, PHANTOM_ONLY) => Some("Knows SYNTHETIC heads only: on patients its numbers mean nothing."),
         (true, _) => None,
     }
 }

@@ -112,7 +112,8 @@ fn bursts_at_twice_the_sustainable_rate_cost_no_memory_and_no_slice() {
     assert!(most_waiting > burst / 10, "the backlog was never visible");
     // What is in flight is bounded by queues, whatever waits outside.
     assert!(peak.rss_kib < settled.rss_kib + 64 * 1024, "{peak:?} after {settled:?}");
-    assert!(peak.descriptors <= settled.descriptors + 16, "{peak:?} after {settled:?}");
+    // Up to 32 results are open at a time while they are written.
+    assert!(peak.descriptors <= settled.descriptors + 48, "{peak:?} after {settled:?}");
     // First come, first served: nobody waits much longer than the backlog takes.
     let fair = 10.0 + 4.0 * most_waiting as f64 / rate;
     assert!(longest.as_secs_f64() < fair, "a slice starved: {longest:?}, {fair:.1} s would be fair");
@@ -161,5 +162,6 @@ fn a_soak_leaves_memory_and_descriptors_flat() {
     );
     assert!(late < early * 1.1 + 4096.0, "memory grows: {samples:?}");
     let settled = samples[third].descriptors;
-    assert!(samples[third..].iter().all(|s| s.descriptors <= settled + 8), "descriptors grow: {samples:?}");
+    // Some results may be open just then.
+    assert!(samples[third..].iter().all(|s| s.descriptors <= settled + 40), "descriptors grow: {samples:?}");
 }
