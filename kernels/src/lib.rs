@@ -17,6 +17,7 @@ mod window;
 pub use cpu::adam::AdamStep;
 pub use cpu::pool::release_memory;
 pub use cpu::pools::Pool;
+pub use cpu::threads::{among_threads, shared_out};
 pub use geometry::{Act, Plane};
 #[cfg(feature = "cube")]
 pub use gpu::upload::{Launch, Uploaded, WindowOps};
@@ -26,7 +27,7 @@ pub use layer::{
 pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
 pub use scoring::{
-    Growing, Way, among_threads, conv2d_packed, join_channels, line, mean_of_pixels, pack, pool2d, scores_here,
+    Dense, Filter, Growing, Way, chain, conv2d_packed, join_channels, line, mean_of_pixels, pack, pool2d, scores_here,
 };
 pub use window::{
     Flip, KernelError, Ramp, Rect, SliceView, StoredPixels, Window, WindowPlan, ct_window, ct_window_vec, window_hu,

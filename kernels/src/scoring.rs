@@ -6,7 +6,9 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 
-use crate::cpu::direct::{self, Before, Extras, Product};
+use crate::cpu::chain::Chain;
+use crate::cpu::depthwise::Strip;
+use crate::cpu::direct::{self, Before, Extras, Pointwise, Product};
 use crate::cpu::panels::Cut;
 use crate::cpu::pools::{self, Pool};
 use crate::cpu::{conv, passes, tensors};
@@ -31,12 +33,6 @@ fn contiguous<const D: usize>(x: Tensor<D>) -> FlexTensor {
 
 fn images(x: Tensor<4>) -> FlexTensor {
     tensors::readable(flex(x))
-}
-
-/// Runs `work` on the threads that compute, so that handing out the work of each layer wakes nobody.
-pub fn among_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    // A pool of one thread gains nothing and would only take the work to another core.
-    if rayon::current_num_threads() == 1 { work() } else { rayon::scope(|_| work()) }
 }
 
 /// What is done to the input of a convolution with one tap and no padding on its way in.
@@ -117,6 +113,87 @@ pub fn conv2d_packed(
         conv::packed(&product).into_tensor([n, down, across, outputs])
     });
     Tensor::from_primitive::<Flex>(out)
+}
+
+/// A convolution with one tap over weights that [`pack`] made, with a bias and an activation.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    /// Packed weights.
+    pub packed: Tensor<1>,
+    /// One value for each output.
+    pub bias: Tensor<1>,
+    /// Output channels.
+    pub outputs: usize,
+    /// Activation.
+    pub act: Act,
+}
+
+/// A depthwise convolution `[channels, 1, kernel height, kernel width]`, perhaps with a bias, and an activation.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// The kernel.
+    pub weight: Tensor<4>,
+    /// One value for each channel.
+    pub bias: Option<Tensor<1>>,
+    /// Size, stride, padding.
+    pub plane: Plane,
+    /// Activation.
+    pub act: Act,
+}
+
+/// A depthwise convolution with one-tap convolutions before and behind it, all at once; an addend of the result's shape
+/// joins before the last activation. `None` where layer by layer is better: too few rows for all threads.
+///
+/// # Panics
+/// Shapes that do not fit each other; an addend without `project`.
+pub fn chain(
+    x: &Tensor<4>,
+    expand: Option<&Dense>,
+    filter: &Filter,
+    project: Option<&Dense>,
+    addend: Option<&Tensor<4>>,
+) -> Option<Tensor<4>> {
+    let [n, height, width, inputs] = x.dims();
+    let [channels, ..] = filter.weight.dims();
+    let [down, across] = filter.plane.must_output([height, width]);
+    let outputs = project.map_or(channels, |dense| dense.outputs);
+    let x = contiguous(x.clone());
+    let weight = contiguous(filter.weight.clone().permute([2, 3, 0, 1]));
+    let bias = filter.bias.clone().map(contiguous);
+    let addend = addend.cloned().map(contiguous);
+    let tensors_of = |dense: Option<&Dense>| {
+        dense.map(|dense| (contiguous(dense.packed.clone()), contiguous(dense.bias.clone()), dense.outputs, dense.act))
+    };
+    let (expand, project) = (tensors_of(expand), tensors_of(project));
+    let out = typed!(x, T => {
+        let chain = Chain::<T> {
+            dims: [n, height, width, inputs],
+            input: tensors::values(&x),
+            expand: expand.as_ref().map(|(packed, bias, outputs, act)| {
+                let cut = Cut::new::<T>(*outputs, inputs);
+                Pointwise::new(cut, tensors::values(packed), Some(tensors::values(bias)), *act)
+            }),
+            rows: filter.plane.reads(0, height, down),
+            filter: Strip::new(
+                &filter.plane,
+                [height, width],
+                channels,
+                tensors::values(&weight),
+                bias.as_ref().map(tensors::values),
+                filter.act,
+            ),
+            project: project.as_ref().map(|(packed, bias, outputs, act)| {
+                let cut = Cut::new::<T>(*outputs, channels);
+                Pointwise::new(cut, tensors::values(packed), Some(tensors::values(bias)), *act)
+            }),
+            addend: addend.as_ref().map(tensors::values),
+        };
+        if !chain.keeps_all_busy() {
+            return None;
+        }
+        chain.run().into_tensor([n, down, across, outputs])
+    });
+    Some(Tensor::from_primitive::<Flex>(out))
 }
 
 /// Pools with the square that `plane` describes.

@@ -1,12 +1,15 @@
 //! What the CPU does for networks that score, against the same written with the operations that every device has, and
 //! against plain definitions.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ichd_kernels::{
-    Act, After, Growing, Plane, Pool, Way, activate, conv2d, conv2d_packed, join_channels, line, mean_of_pixels, pack,
-    pool2d,
+    Act, After, Dense, Filter, Growing, Plane, Pool, Way, activate, chain, conv2d, conv2d_packed, depthwise_conv2d,
+    join_channels, line, mean_of_pixels, pack, pool2d, shared_out,
 };
 use proptest::prelude::*;
+use rayon::prelude::*;
 
 /// Values between -1 and 1 that look random.
 fn tensor<const D: usize>(shape: [usize; D], seed: usize, dtype: DType) -> Tensor<D> {
@@ -138,6 +141,131 @@ proptest! {
             // A square that lies outside altogether has no mean.
             prop_assert!(inside.is_empty() || (found - expected).abs() < 1e-12, "{} instead of {}", found, expected);
         }
+    }
+}
+
+/// Convolutions with one tap around a depthwise one.
+#[derive(Clone, Debug)]
+struct ChainCase {
+    plane: Plane,
+    dims: [usize; 4],
+    /// Channels between, and behind; 0: no such convolution.
+    wide: usize,
+    outputs: usize,
+    acts: [Act; 3],
+    added: bool,
+    biased: bool,
+}
+
+fn any_chain() -> impl Strategy<Value = ChainCase> {
+    let act = || prop_oneof![Just(Act::Linear), Just(Act::Relu), Just(Act::Relu6), Just(Act::Silu)];
+    let padding = [0usize..4, 0usize..4, 0usize..4, 0usize..4];
+    let plane = ([1usize..7, 1usize..7], prop_oneof![Just([1, 1]), Just([2, 2]), [1usize..4, 1usize..4]], padding);
+    let channels = || prop_oneof![1usize..40, Just(48), Just(160)];
+    let wide = prop_oneof![Just(0), channels(), Just(512), 250usize..300];
+    let outputs = prop_oneof![Just(0), channels()];
+    let sizes = (1usize..3, 1usize..64, 1usize..30, channels());
+    (plane, sizes, wide, outputs, [act(), act(), act()], any::<[bool; 2]>()).prop_filter_map(
+        "fits",
+        |((kernel, stride, padding), (n, height, width, channels), wide, outputs, acts, [added, biased])| {
+            let plane = Plane { kernel, stride, padding };
+            plane.output([height, width])?;
+            Some(ChainCase { plane, dims: [n, height, width, channels], wide, outputs, acts, added, biased })
+        },
+    )
+}
+
+/// All at once and layer by layer: the same to the last bit.
+fn check_chain(case: &ChainCase, threads: usize, dtype: DType) -> Result<(), TestCaseError> {
+    let ChainCase { plane, dims: [n, height, width, inputs], wide, outputs, acts, .. } = *case;
+    let [down, across] = plane.output([height, width]).expect("it fits");
+    let dense = |inputs: usize, outputs: usize, act: Act, seed: usize| Dense {
+        packed: pack(tensor([outputs, inputs, 1, 1], seed, dtype), [1, 1]),
+        bias: tensor([outputs], seed + 1, dtype),
+        outputs,
+        act,
+    };
+    let x = tensor([n, height, width, inputs], 1, dtype);
+    let between = if wide == 0 { inputs } else { wide };
+    let expand = (wide > 0).then(|| dense(inputs, wide, acts[0], 2));
+    let filter = Filter {
+        weight: tensor([between, 1, plane.kernel[0], plane.kernel[1]], 4, dtype),
+        bias: case.biased.then(|| tensor([between], 5, dtype)),
+        plane,
+        act: acts[1],
+    };
+    let project = (outputs > 0).then(|| dense(between, outputs, acts[2], 6));
+    let addend = (outputs > 0 && case.added).then(|| tensor([n, down, across, outputs], 8, dtype));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    let found = pool.install(|| chain(&x, expand.as_ref(), &filter, project.as_ref(), addend.as_ref()));
+    let Some(found) = found else {
+        prop_assert!(threads > 1, "one thread always has something to do");
+        return Ok(());
+    };
+    let point = Plane::square(1, 1);
+    let layer = |x: Tensor<4>, dense: Dense, addend: Option<Tensor<4>>| {
+        let after = After { bias: Some(dense.bias), addend, act: dense.act };
+        conv2d_packed(x, Way::AsItIs, dense.packed, dense.outputs, point, after)
+    };
+    let widened = match expand {
+        Some(dense) => layer(x, dense, None),
+        None => x,
+    };
+    let bias = filter.bias.unwrap_or_else(|| tensor([between], 0, dtype) * 0.0);
+    let after = After { bias: Some(bias), addend: None, act: filter.act };
+    let filtered = depthwise_conv2d(widened, filter.weight, plane, after);
+    let expected = match project {
+        Some(dense) => layer(filtered, dense, addend),
+        None => filtered,
+    };
+    prop_assert_eq!(worst(found, expected), 0.0, "{} threads, {:?}", threads, dtype);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn chains_are_their_layers(case in any_chain(), threads in 1usize..4) {
+        check_chain(&case, threads, DType::F32)?;
+        check_chain(&case, threads, DType::F64)?;
+    }
+}
+
+#[test]
+fn pieces_are_shared_out_once_each_and_come_back_in_order() {
+    for threads in [1, 2, 3, 8] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        for pieces in [0, 1, 2, 7, 33] {
+            let taken: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+            let results = pool.install(|| {
+                shared_out(pieces, |piece| {
+                    taken[piece].fetch_add(1, Ordering::Relaxed);
+                    // Work of its own inside, as a network's layers have.
+                    (0..100).into_par_iter().map(|at| at * piece).sum::<usize>()
+                })
+            });
+            assert_eq!(results, (0..pieces).map(|piece| 4950 * piece).collect::<Vec<_>>());
+            assert!(taken.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_number_shows_in_every_place_of_a_tile() {
+    let mut values = vec![0.5f32; 28 * 16];
+    values[5 * 16 + 3] = f32::NAN;
+    let x = Tensor::<4>::from_data(TensorData::new(values, [1, 2, 14, 16]), &Device::flex());
+    let packed = pack(tensor([32, 16, 1, 1], 1, DType::F32), [1, 1]);
+    for act in [Act::Relu, Act::Relu6] {
+        let after = After { bias: None, addend: None, act };
+        let found = read(conv2d_packed(x.clone(), Way::AsItIs, packed.clone(), 32, Plane::square(1, 1), after));
+        let wrong = found.iter().enumerate().filter(|(at, value)| value.is_nan() != (at / 32 == 5)).count();
+        assert_eq!(wrong, 0, "{act:?}");
+        let after = After { bias: Some(Tensor::zeros([16], &Device::flex())), addend: None, act };
+        let found = read(depthwise_conv2d(x.clone(), tensor([16, 1, 1, 1], 1, DType::F32), Plane::square(1, 1), after));
+        let wrong = found.iter().enumerate().filter(|(at, value)| value.is_nan() != (*at == 5 * 16 + 3)).count();
+        assert_eq!(wrong, 0, "depthwise, {act:?}");
     }
 }
 

@@ -107,16 +107,14 @@ fn gather<T: Real>(
     filter: Filter<'_, T>,
 ) -> Buffer<T> {
     let [n, height, width, channels] = source.dims;
-    let inside =
-        |spans: &[Span], size: usize| spans.iter().all(|span| span.count == 0 || span.from + span.count <= size);
-    assert!(inside(rows, height) && inside(columns, width), "taps outside the image");
     assert!(filter.bias.is_none_or(|bias| bias.len() == channels), "bias of a depthwise convolution");
     let n_taps = filter.weight.len() / channels.max(1) / taps_across.max(1);
-    let reads = |span: &Span, size: usize| span.pairs().all(|(_, tap)| tap < size);
-    assert!(rows.iter().all(|row| reads(row, n_taps)) && columns.iter().all(|column| reads(column, taps_across)));
+    let is_inside = |spans: &[Span], size: usize, taps: usize| spans.iter().all(|span| fits(span, size, taps));
+    assert!(is_inside(rows, height, n_taps) && is_inside(columns, width, taps_across), "taps outside the image");
     let mut out = Buffer::new(n * rows.len() * columns.len() * channels);
     let parts = Parts::new(n, rows, width, channels);
-    let job = Job { rows, runs: &runs(columns), n_columns: columns.len(), taps_across, source, filter };
+    let job =
+        Job { rows, runs: &runs(columns), n_columns: columns.len(), taps_across, source, filter, pitch: channels };
     let target = Target(out.as_mut_ptr());
     let work = |at: usize| {
         let target = &target;
@@ -124,6 +122,81 @@ fn gather<T: Real>(
     };
     (0..parts.count()).into_par_iter().with_max_len(1).for_each(work);
     out
+}
+
+/// A forward pass that gets its rows a few at a time.
+pub(crate) struct Strip<'a, T> {
+    runs: Vec<Run>,
+    n_columns: usize,
+    taps: [usize; 2],
+    width: usize,
+    channels: usize,
+    filter: Filter<'a, T>,
+}
+
+impl<'a, T: Real> Strip<'a, T> {
+    /// Channels that go through all rows before the next ones, so that rows stay in the first-level cache.
+    const CHANNELS: usize = 128;
+
+    /// For images of height and width `size`.
+    pub fn new(
+        plane: &Plane,
+        size: [usize; 2],
+        channels: usize,
+        weight: &'a [T],
+        bias: Option<&'a [T]>,
+        act: Act,
+    ) -> Self {
+        let [_, across] = plane.must_output(size);
+        let [down_taps, across_taps] = plane.kernel;
+        assert_eq!(weight.len(), down_taps * across_taps * channels, "weights of a depthwise convolution");
+        assert!(bias.is_none_or(|bias| bias.len() == channels), "bias of a depthwise convolution");
+        let columns = plane.reads(1, size[1], across);
+        assert!(columns.iter().all(|span| fits(span, size[1], across_taps)), "taps outside the image");
+        let filter = Filter { weight, bias, act };
+        Strip { runs: runs(&columns), n_columns: across, taps: plane.kernel, width: size[1], channels, filter }
+    }
+
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Columns of the result.
+    pub fn columns(&self) -> usize {
+        self.n_columns
+    }
+
+    /// As many rows as there are spans, which count rows of `values`; pixels of the result lie `pitch` apart.
+    ///
+    /// # Safety
+    /// `out` has room for them, and nobody else uses it meanwhile.
+    pub unsafe fn run(&self, rows: &[Span], values: &[T], out: *mut T, pitch: usize) {
+        let line = self.width * self.channels;
+        let height = values.len() / line.max(1);
+        assert!(rows.iter().all(|span| fits(span, height, self.taps[0])) && pitch >= self.channels, "rows of a strip");
+        let dims = [1, height, self.width, self.channels];
+        let job = Job {
+            rows,
+            runs: &self.runs,
+            n_columns: self.n_columns,
+            taps_across: self.taps[1],
+            source: Source { values, dims },
+            filter: self.filter,
+            pitch,
+        };
+        let mut first = 0;
+        while first < self.channels {
+            let end = if self.channels - first < 2 * Self::CHANNELS { self.channels } else { first + Self::CHANNELS };
+            let at = Place { image: 0, rows: 0..rows.len(), channels: first..end };
+            wide(Part { job: &job, at, out });
+            first = end;
+        }
+    }
+}
+
+/// Whether what a span reads is inside a side of `size` and its taps among `taps`.
+fn fits(span: &Span, size: usize, taps: usize) -> bool {
+    span.count == 0 || (span.from + span.count <= size && span.pairs().all(|(_, tap)| tap < taps))
 }
 
 /// What all parts share.
@@ -134,6 +207,8 @@ struct Job<'a, T> {
     taps_across: usize,
     source: Source<'a, T>,
     filter: Filter<'a, T>,
+    /// Step from pixel to pixel of the result.
+    pitch: usize,
 }
 
 /// How the work is cut: images, strips of rows, groups of channels.
@@ -201,38 +276,47 @@ struct Part<'a, T> {
     out: *mut T,
 }
 
+/// What all columns of a row share: where each row of taps begins in the image and in the weights.
+type Lines = SmallVec<[[usize; 2]; 8]>;
+
+/// The most columns that are taken together: their sums, the weights of a row of taps and a value must fit the registers.
+const TOGETHER: usize = 7;
+
 impl<T: Real> Part<'_, T> {
+    fn lines(&self, row: usize) -> Lines {
+        let Job { rows, taps_across, source, .. } = self.job;
+        let [_, _, width, channels] = source.dims;
+        rows[row].pairs().map(|(y, tap)| [y * width * channels, tap * taps_across * channels]).collect()
+    }
+
     /// `Q` columns of row `row` from `x` on, which read `C` columns each, `STEP` apart, the first one from `from` on.
     #[inline(always)]
     fn columns<S: Simd, const Q: usize, const C: usize, const STEP: usize>(
         &self,
         simd: S,
         row: usize,
-        span: Span,
+        lines: &[[usize; 2]],
+        taps: &[usize; C],
         [x, from]: [usize; 2],
     ) {
-        let Job { rows, n_columns, taps_across, source, filter, .. } = self.job;
+        if Q > 5 && S::REGISTER_COUNT < 32 {
+            // Never asked for; this keeps the code from being made.
+            return;
+        }
+        let Job { rows, n_columns, source, filter, pitch, .. } = self.job;
         let [_, _, width, channels] = source.dims;
         let (lanes, image) = (tile::lanes::<T, S>(), source.image(self.at.image));
-        let mut taps = [0; C];
-        for (place, (_, tap)) in taps.iter_mut().zip(span.pairs()) {
-            *place = tap * channels;
-        }
-        let first = self.at.channels.start;
-        assert!(self.at.channels.len() >= lanes && self.at.channels.end <= channels && span.count == C);
-        assert!((C == 0 || from + (Q - 1) * STEP + C <= width) && x + Q <= *n_columns);
-        let begin = ((self.at.image * rows.len() + row) * n_columns + x) * channels;
-        let bounds = filter.act.bounds().map(T::of);
+        let Range { start: first, end } = self.at.channels;
+        assert!(end - first >= lanes && end <= channels, "channels of a part");
+        assert!((C == 0 || from + (Q - 1) * STEP + C <= width) && x + Q <= *n_columns, "columns of a part");
+        let begin = ((self.at.image * rows.len() + row) * n_columns + x) * pitch;
         let is_clamped = !matches!(filter.act, Act::Linear | Act::Silu);
-        let [low, high] = bounds.map(|bound| T::splat(simd, bound));
+        let [low, high] = filter.act.bounds().map(|bound| T::splat(simd, T::of(bound)));
         let zero = T::splat(simd, T::ZERO);
-        // Where each row of taps begins in the image and in the weights.
-        let mut lines: SmallVec<[[usize; 2]; 8]> = SmallVec::new();
-        lines.extend(rows[row].pairs().map(|(y, tap)| [(y * width + from) * channels, tap * taps_across * channels]));
         let mut channel = first;
-        while channel < self.at.channels.end {
+        while channel < end {
             // The last vector may repeat some of the one before.
-            let at = channel.min(self.at.channels.end - lanes);
+            let at = channel.min(end - lanes);
             // SAFETY: `at` has a whole vector of this part's channels behind it in every pixel, weight row, bias and result.
             // `gather` checked that rows, columns and taps are inside of image and weights, and made room for all pixels of
             // the result, of which no other part writes these rows and channels.
@@ -242,8 +326,9 @@ impl<T: Real> Part<'_, T> {
                     None => zero,
                 };
                 let mut sums = [start; Q];
-                for [pixel, weight] in &lines {
-                    let (pixel, weight) = (image.as_ptr().add(pixel + at), filter.weight.as_ptr().add(weight + at));
+                for [pixel, weight] in lines {
+                    let pixel = image.as_ptr().add(pixel + from * channels + at);
+                    let weight = filter.weight.as_ptr().add(weight + at);
                     let mut weights = [zero; C];
                     for c in 0..C {
                         weights[c] = load::<T, S>(weight.add(taps[c]));
@@ -258,61 +343,78 @@ impl<T: Real> Part<'_, T> {
                     }
                 }
                 let out = self.out.add(begin + at);
+                if is_clamped {
+                    for q in 0..Q {
+                        sums[q] = T::clamp(simd, sums[q], low, high);
+                    }
+                }
                 for q in 0..Q {
-                    let sum = if is_clamped { T::clamp(simd, sums[q], low, high) } else { sums[q] };
-                    out.add(q * channels).cast::<T::Vector<S>>().write_unaligned(sum);
+                    out.add(q * pitch).cast::<T::Vector<S>>().write_unaligned(sums[q]);
                 }
             }
             channel += lanes;
-        }
-        if filter.act == Act::Silu {
-            for q in 0..Q {
-                // SAFETY: the values that were just written, see above.
-                let values = unsafe {
-                    let out = self.out.add(begin + q * channels + first);
-                    std::slice::from_raw_parts_mut(out, self.at.channels.len())
-                };
-                for value in values {
-                    *value = Silu.value(*value);
-                }
-            }
         }
     }
 
     /// A run whose columns read `C` columns each.
     #[inline(always)]
-    fn run<S: Simd, const C: usize>(&self, simd: S, row: usize, run: &Run, together: bool) {
+    fn run<S: Simd, const C: usize>(&self, simd: S, row: usize, lines: &[[usize; 2]], run: &Run, together: bool) {
+        let [.., channels] = self.job.source.dims;
+        let mut taps = [0; C];
+        assert!(run.span.count == C, "columns of a run");
+        for (place, (_, tap)) in taps.iter_mut().zip(run.span.pairs()) {
+            *place = tap * channels;
+        }
+        let many = S::REGISTER_COUNT >= 32;
         let mut done = 0;
         while done < run.len {
             let at = [run.first + done, run.span.from + done * run.step];
             done += match (run.step, run.len - done) {
+                (1, TOGETHER..) if together && many => {
+                    self.columns::<S, TOGETHER, C, 1>(simd, row, lines, &taps, at);
+                    TOGETHER
+                }
                 (1, 5..) if together => {
-                    self.columns::<S, 5, C, 1>(simd, row, run.span, at);
+                    self.columns::<S, 5, C, 1>(simd, row, lines, &taps, at);
                     5
                 }
                 (1, 2..) if together => {
-                    self.columns::<S, 2, C, 1>(simd, row, run.span, at);
+                    self.columns::<S, 2, C, 1>(simd, row, lines, &taps, at);
                     2
                 }
                 (2, 5..) if together => {
-                    self.columns::<S, 5, C, 2>(simd, row, run.span, at);
+                    self.columns::<S, 5, C, 2>(simd, row, lines, &taps, at);
                     5
                 }
                 (2, 2..) if together => {
-                    self.columns::<S, 2, C, 2>(simd, row, run.span, at);
+                    self.columns::<S, 2, C, 2>(simd, row, lines, &taps, at);
                     2
                 }
                 _ => {
-                    self.columns::<S, 1, C, 1>(simd, row, run.span, at);
+                    self.columns::<S, 1, C, 1>(simd, row, lines, &taps, at);
                     1
                 }
             };
         }
     }
 
+    /// What follows the sums of a row and is no clamp.
+    #[inline(always)]
+    fn silu(&self, row: usize) {
+        let Job { rows, n_columns, pitch, .. } = self.job;
+        for x in 0..*n_columns {
+            let begin = ((self.at.image * rows.len() + row) * n_columns + x) * pitch + self.at.channels.start;
+            // SAFETY: values of this part's own row and channels, which were just written.
+            let values = unsafe { std::slice::from_raw_parts_mut(self.out.add(begin), self.at.channels.len()) };
+            for value in values {
+                *value = Silu.value(*value);
+            }
+        }
+    }
+
     /// Any number of taps, one value at a time.
     fn any(&self, row: usize, run: &Run) {
-        let Job { rows, n_columns, taps_across, source, filter, .. } = self.job;
+        let Job { rows, n_columns, taps_across, source, filter, pitch, .. } = self.job;
         let [_, _, width, channels] = source.dims;
         let image = source.image(self.at.image);
         let bounds = filter.act.bounds().map(T::of);
@@ -327,9 +429,9 @@ impl<T: Real> Part<'_, T> {
                         sum = image[pixel].fma(filter.weight[tap], sum);
                     }
                 }
-                let value = if filter.act == Act::Silu { Silu.value(sum) } else { clamp(sum, bounds) };
+                let value = if filter.act == Act::Silu { sum } else { clamp(sum, bounds) };
                 // SAFETY: a value of this part's own rows and channels, inside of the result that `gather` made.
-                unsafe { *self.out.add(pixel_out * channels + channel) = value };
+                unsafe { *self.out.add(pixel_out * pitch + channel) = value };
             }
         }
     }
@@ -342,17 +444,21 @@ impl<T: Real> pulp::WithSimd for Part<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let is_narrow = self.at.channels.len() < tile::lanes::<T, S>();
         for row in self.at.rows.clone() {
+            let lines = self.lines(row);
             for run in self.job.runs {
                 match run.span.count {
                     _ if is_narrow => self.any(row, run),
-                    0 => self.run::<S, 0>(simd, row, run, false),
-                    1 => self.run::<S, 1>(simd, row, run, false),
-                    2 => self.run::<S, 2>(simd, row, run, false),
-                    3 => self.run::<S, 3>(simd, row, run, true),
-                    4 => self.run::<S, 4>(simd, row, run, false),
-                    5 => self.run::<S, 5>(simd, row, run, true),
+                    0 => self.run::<S, 0>(simd, row, &lines, run, false),
+                    1 => self.run::<S, 1>(simd, row, &lines, run, false),
+                    2 => self.run::<S, 2>(simd, row, &lines, run, false),
+                    3 => self.run::<S, 3>(simd, row, &lines, run, true),
+                    4 => self.run::<S, 4>(simd, row, &lines, run, false),
+                    5 => self.run::<S, 5>(simd, row, &lines, run, true),
                     _ => self.any(row, run),
                 }
+            }
+            if self.job.filter.act == Act::Silu {
+                self.silu(row);
             }
         }
     }

@@ -8,7 +8,6 @@
 // A number of a register or a row stands for several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use pulp::Simd;
@@ -83,14 +82,13 @@ const SMALL: usize = 64 * 1024;
 
 /// Where patches lie.
 struct Layout<'a, T: Real> {
-    values: Cow<'a, [T]>,
+    values: &'a [T],
     pitch: usize,
-    /// Width of the images in `values` and the zeros at their left that are part of it.
-    width: usize,
-    left: usize,
     /// Segments of a patch down and across, and values of one.
     segments: [usize; 2],
     segment: usize,
+    /// Output columns for which a segment lies inside of the image, for each segment of a row.
+    inside: Vec<Range<usize>>,
     zeros: Vec<T>,
     shape: Shape,
     size_out: [usize; 2],
@@ -102,42 +100,46 @@ impl<'a, T: Real> Layout<'a, T> {
         let Plane { kernel: [down, across], padding: [_, left, _, right], .. } = shape.plane;
         let [_, _, width, channels] = shape.input;
         let Source { values, pitch } = product.input;
+        // Taps of a row lie side by side; patches that reach over an edge are copied, which few channels make cheap.
+        let merged = across > 1 && pitch == channels && ((left == 0 && right == 0) || channels < FEW_CHANNELS);
+        let (segments, segment) = if merged { ([down, 1], across * channels) } else { ([down, across], channels) };
         let size_out = shape.size_out();
-        let layout = |values, pitch, width, left, segments, segment| Layout {
-            values,
-            pitch,
-            width,
-            left,
-            segments,
-            segment,
-            zeros: vec![T::ZERO; segment],
-            shape,
-            size_out,
+        let (taps, step) = (if merged { across } else { 1 }, shape.plane.stride[1]);
+        let inside = |x: usize| {
+            // From the first column whose place is not left of the image to the last one that ends in it.
+            let end = (width + left).checked_sub(x + taps).map_or(0, |last| last / step + 1);
+            let first = left.saturating_sub(x).div_ceil(step);
+            first.min(size_out[1])..end.min(size_out[1]).max(first.min(size_out[1]))
         };
-        if across > 1 && pitch == channels {
-            if left == 0 && right == 0 {
-                return layout(Cow::Borrowed(values), pitch, width, 0, [down, 1], across * channels);
-            }
-            if channels < FEW_CHANNELS {
-                let padded = beside_zeros(values, width * channels, [left, right].map(|zeros| zeros * channels));
-                return layout(Cow::Owned(padded), pitch, width + left + right, left, [down, 1], across * channels);
-            }
-        }
-        layout(Cow::Borrowed(values), pitch, width, 0, [down, across], channels)
+        let inside = (0..segments[1]).map(inside).collect();
+        Layout { values, pitch, segments, segment, inside, zeros: vec![T::ZERO; segment], shape, size_out }
     }
 
     fn n_segments(&self) -> usize {
         self.segments[0] * self.segments[1]
     }
 
-    /// Place in `values` of the input pixel under segment `(row of segments, column of segments)` of an output pixel.
+    /// Place in `values` of the input pixel of a kernel with one tap.
     #[inline(always)]
-    fn place(&self, [image, row, column]: [usize; 3], [down, across]: [usize; 2]) -> Option<usize> {
-        let [_, height, ..] = self.shape.input;
-        let Plane { stride, padding, .. } = self.shape.plane;
-        let y = (row * stride[0] + down).checked_sub(padding[0]).filter(|y| *y < height)?;
-        let x = (column * stride[1] + across + self.left).checked_sub(padding[1]).filter(|x| *x < self.width)?;
-        Some(((image * height + y) * self.width + x) * self.pitch)
+    fn place(&self, [image, row, column]: [usize; 3]) -> usize {
+        let [_, height, width, _] = self.shape.input;
+        let [down, across] = self.shape.plane.stride;
+        ((image * height + row * down) * width + column * across) * self.pitch
+    }
+
+    /// Whether a row of taps is one segment.
+    fn is_merged(&self) -> bool {
+        self.segments[1] < self.shape.plane.kernel[1]
+    }
+
+    /// Values of the copies that `pixels` neighboring pixels need.
+    fn copies(&self, pixels: usize) -> usize {
+        if !self.is_merged() {
+            return 0;
+        }
+        let [down, across] = self.size_out;
+        let rows = (pixels.div_ceil(across.max(1)) + 1).min(self.shape.input[0] * down);
+        (across - self.inside[0].len()) * rows * self.n_segments() * self.segment
     }
 
     /// Image, row and column of an output pixel.
@@ -147,61 +149,84 @@ impl<'a, T: Real> Layout<'a, T> {
         [at / (down * across), at / across % down, at % across]
     }
 
-    /// The pixel behind one.
+    /// Writes where `count` pixels from `first` on read; one [`Reads`] for each segment. Patches that reach over an edge are
+    /// put into `copies`, of which the rest is left.
     #[inline(always)]
-    fn next(&self, [image, row, column]: [usize; 3]) -> [usize; 3] {
-        let [down, across] = self.size_out;
-        match (row + 1 < down, column + 1 < across) {
-            (_, true) => [image, row, column + 1],
-            (true, false) => [image, row + 1, 0],
-            (false, false) => [image + 1, 0, 0],
-        }
-    }
-
-    /// Writes where `count` pixels from `first` on read; one [`Reads`] for each segment.
-    #[inline(always)]
-    fn reads(&self, first: usize, count: usize, reads: &mut [Reads<T>]) {
+    fn reads<'b>(&self, first: usize, count: usize, reads: &mut [Reads<T>], mut copies: &'b mut [T]) -> &'b mut [T] {
         if self.shape.plane.is_pointwise() {
             // Pixel by pixel, nothing to be worked out.
             let values = &self.values[first * self.pitch..][..(count - 1) * self.pitch + self.segment];
             for m in 0..PIXELS {
                 reads[0][m] = values[m.min(count - 1) * self.pitch..].as_ptr();
             }
-            return;
+            return copies;
         }
+        let [_, height, width, _] = self.shape.input;
+        let Plane { stride, padding: [top, left, ..], .. } = self.shape.plane;
         let [down, across] = self.segments;
+        let step = stride[1] * self.pitch;
         // Divisions cost more than all else here, so there is one for a tile.
-        let mut pixel = self.pixel(first);
-        for m in 0..PIXELS {
+        let [mut image, mut row, mut column] = self.pixel(first);
+        let mut m = 0;
+        while m < count {
+            // Pixels of the same row, most of which read a constant step apart.
+            let run = (count - m).min(self.size_out[1] - column);
             for y in 0..down {
+                let line = (row * stride[0] + y).checked_sub(top).filter(|y| *y < height);
                 for x in 0..across {
-                    reads[y * across + x][m] = match self.place(pixel, [y, x]) {
-                        Some(place) => self.values[place..][..self.segment].as_ptr(),
-                        None => self.zeros.as_ptr(),
+                    let to = &mut reads[y * across + x][m..m + run];
+                    let Some(line) = line.map(|y| (image * height + y) * width) else {
+                        to.fill(self.zeros.as_ptr());
+                        continue;
                     };
+                    let Range { start, end } = &self.inside[x];
+                    let (start, end) =
+                        (start.clamp(&column, &(column + run)) - column, end.clamp(&column, &(column + run)) - column);
+                    if start < end {
+                        let place = (line + (column + start) * stride[1] + x - left) * self.pitch;
+                        let values = self.values[place..][..(end - start - 1) * step + self.segment].as_ptr();
+                        for (at, to) in to[start..end].iter_mut().enumerate() {
+                            *to = values.wrapping_add(at * step);
+                        }
+                    }
+                    for at in (0..start).chain(end..run) {
+                        (to[at], copies) = self.over_edge(line, (column + at) * stride[1] + x, copies);
+                    }
                 }
             }
-            if m + 1 < count {
-                pixel = self.next(pixel);
+            m += run;
+            (row, column) = (row + 1, 0);
+            if row == self.size_out[0] {
+                (image, row) = (image + 1, 0);
             }
         }
-    }
-}
-
-/// Rows of `line` values with zeros at their left and right.
-fn beside_zeros<T: Real>(values: &[T], line: usize, [left, right]: [usize; 2]) -> Vec<T> {
-    let pitch = left + line + right;
-    let mut out = vec![T::ZERO; values.len() / line * pitch];
-    out.par_chunks_exact_mut(pitch * 32).zip(values.par_chunks_exact(line * 32)).for_each(|(out, values)| {
-        for (out, values) in out.chunks_exact_mut(pitch).zip(values.chunks_exact(line)) {
-            out[left..left + line].copy_from_slice(values);
+        for m in count..PIXELS {
+            for segment in 0..down * across {
+                reads[segment][m] = reads[segment][count - 1];
+            }
         }
-    });
-    let done = values.len() / line / 32 * 32;
-    for (out, values) in out.chunks_exact_mut(pitch).zip(values.chunks_exact(line)).skip(done) {
-        out[left..left + line].copy_from_slice(values);
+        copies
     }
-    out
+
+    /// Where a segment reads that begins `from` values right of the padding of the row of pixels at `line` and is not inside
+    /// of the image; the rest of `copies`.
+    #[inline(never)]
+    fn over_edge<'b>(&self, line: usize, from: usize, copies: &'b mut [T]) -> (*const T, &'b mut [T]) {
+        if !self.is_merged() {
+            return (self.zeros.as_ptr(), copies);
+        }
+        let [_, _, width, channels] = self.shape.input;
+        let Plane { kernel: [_, taps], padding: [_, left, ..], .. } = self.shape.plane;
+        let (copy, rest) = copies.split_at_mut(self.segment);
+        copy.fill(T::ZERO);
+        // Taps that are inside.
+        let inside = left.saturating_sub(from)..taps.min((width + left).saturating_sub(from));
+        if !inside.is_empty() {
+            let values = &self.values[(line + from + inside.start - left) * channels..][..inside.len() * channels];
+            copy[inside.start * channels..][..values.len()].copy_from_slice(values);
+        }
+        (copy.as_ptr(), rest)
+    }
 }
 
 /// How the work is cut.
@@ -266,7 +291,7 @@ pub(crate) fn run<T: Real>(product: &Product<'_, T>, out: &mut [T], pitch: usize
     let work = |at: usize| {
         let (pixels, panels) = parts.part(at, pixels);
         let target = &target;
-        let staged = staging.map_or(0, |staging| staging.pitch * pixels.len());
+        let staged = staging.map_or_else(|| layout.copies(pixels.len()), |staging| staging.pitch * pixels.len());
         with_scratch(staged, |staged| {
             wide(Work { product, layout: &layout, staging, bias: &bias, pixels, panels, staged, out: target.0, pitch });
         });
@@ -305,7 +330,7 @@ struct Work<'a, T: Real> {
     bias: &'a [T],
     pixels: Range<usize>,
     panels: Range<usize>,
-    /// Memory for the copy.
+    /// Memory for the copy, or for copies of patches.
     staged: &'a mut [T],
     out: *mut T,
     pitch: usize,
@@ -319,9 +344,7 @@ impl<T: Real> Work<'_, T> {
         for (at, out) in self.pixels.clone().zip(self.staged.chunks_exact_mut(pitch)) {
             let pixel = self.layout.pixel(at);
             let out = &mut out[..channels];
-            // One tap and no padding: every pixel has its place.
-            let Some(place) = self.layout.place(pixel, [0, 0]) else { continue };
-            let values = &self.layout.values[place..][..channels];
+            let values = &self.layout.values[self.layout.place(pixel)..][..channels];
             match self.product.before {
                 Before::Nothing => out.copy_from_slice(values),
                 Before::Line { slope, level, act } => {
@@ -361,11 +384,12 @@ impl<T: Real> pulp::WithSimd for Work<'_, T> {
             self.stage(pitch);
         }
         let mut reads: Vec<Reads<T>> = Vec::new();
+        let mut copies = if self.staging.is_none() { std::mem::take(&mut self.staged) } else { &mut [] };
         for (first, count) in self.tiles::<S>() {
             let begin = reads.len();
             reads.resize(begin + n_segments, [self.layout.zeros.as_ptr(); PIXELS]);
             match self.staging {
-                None => self.layout.reads(first, count, &mut reads[begin..]),
+                None => copies = self.layout.reads(first, count, &mut reads[begin..], copies),
                 Some(Staging { pitch }) => {
                     for m in 0..PIXELS {
                         let row = first - self.pixels.start + m.min(count - 1);
@@ -402,6 +426,112 @@ impl<T: Real> pulp::WithSimd for Work<'_, T> {
                     for m in 0..count {
                         // SAFETY: the values that the tile just wrote, of which this part alone has a reference.
                         let row = unsafe { std::slice::from_raw_parts_mut(out.add(m * self.pitch), channels) };
+                        for value in row {
+                            *value = Silu.value(*value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A convolution with one tap for callers that keep its input and its results in memory of their own.
+pub(crate) struct Pointwise<'a, T> {
+    cut: Cut,
+    panels: &'a [T],
+    /// With zeros up to a whole panel.
+    bias: Vec<T>,
+    act: Act,
+}
+
+impl<'a, T: Real> Pointwise<'a, T> {
+    /// With weights as [`Cut::pack`] makes them.
+    pub fn new(cut: Cut, panels: &'a [T], bias: Option<&[T]>, act: Act) -> Self {
+        assert_eq!(panels.len(), cut.len(), "packed weights");
+        let mut filled = vec![T::ZERO; cut.filled()];
+        if let Some(bias) = bias {
+            filled[..cut.outputs].copy_from_slice(bias);
+        }
+        Pointwise { cut, panels, bias: filled, act }
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.cut.patch
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.cut.outputs
+    }
+
+    /// The best step from pixel to pixel for an input of `channels`.
+    pub fn pitch(channels: usize) -> usize {
+        let line = 64 / size_of::<T>();
+        let clashes = (channels * size_of::<T>()).is_multiple_of(Staging::CLASH);
+        if clashes { channels + line } else { channels }
+    }
+
+    /// Results of the pixels in `values`, which lie `pitch` apart, side by side; `addend` is added before the activation.
+    ///
+    /// # Safety
+    /// `out` has room for as many pixels, and nobody else uses it meanwhile.
+    pub unsafe fn run(&self, values: &[T], pitch: usize, out: *mut T, addend: Option<&[T]>) {
+        let pixels = (values.len() + pitch - self.cut.patch) / pitch;
+        assert!(pitch >= self.cut.patch && addend.is_none_or(|addend| addend.len() == pixels * self.cut.outputs));
+        wide(PointwiseRun { layer: self, values, pitch, pixels, out, addend });
+    }
+}
+
+struct PointwiseRun<'a, T> {
+    layer: &'a Pointwise<'a, T>,
+    values: &'a [T],
+    pitch: usize,
+    pixels: usize,
+    out: *mut T,
+    addend: Option<&'a [T]>,
+}
+
+impl<T: Real> pulp::WithSimd for PointwiseRun<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let PointwiseRun { layer: Pointwise { cut, panels, bias, act }, values, pitch, pixels, out, addend } = self;
+        let outputs = cut.outputs;
+        let tiles = pixels.div_ceil(tile::pixels::<S>());
+        for panel in 0..cut.panels() {
+            let (from, width) = cut.span(panel);
+            let channels = width.min(outputs - from);
+            for at in 0..tiles {
+                let first = at * pixels / tiles;
+                let count = (at + 1) * pixels / tiles - first;
+                let values = &values[first * pitch..][..(count - 1) * pitch + cut.patch];
+                let mut reads = [[values.as_ptr(); PIXELS]];
+                for m in 0..PIXELS {
+                    reads[0][m] = values[m.min(count - 1) * pitch..].as_ptr();
+                }
+                let to = out.wrapping_add(first * outputs + from);
+                // Were the number of segments known, the tile's sums would no longer all stay in registers.
+                let reads = std::hint::black_box(reads.as_slice());
+                let tile = Tile {
+                    reads,
+                    segment: cut.patch,
+                    panel: cut.panel(panels, panel),
+                    bias: &bias[from..from + width],
+                    count,
+                    outputs: channels,
+                    out: to,
+                    out_pitch: outputs,
+                    addend: addend.map_or(std::ptr::null(), |addend| addend[first * outputs + from..].as_ptr()),
+                    addend_pitch: outputs,
+                    bounds: act.bounds().map(T::of),
+                };
+                // SAFETY: the slice above has all that is read; `run` checked the addend, and its caller promised the room.
+                unsafe { tile.run(simd) };
+                if *act == Act::Silu {
+                    for m in 0..count {
+                        // SAFETY: the values that the tile just wrote.
+                        let row = unsafe { std::slice::from_raw_parts_mut(to.wrapping_add(m * outputs), channels) };
                         for value in row {
                             *value = Silu.value(*value);
                         }

@@ -3,6 +3,7 @@
 //! Loops are written plainly over fixed blocks and compiled once for each vector width; [`pulp`] picks at run time.
 
 pub mod adam;
+pub mod chain;
 pub mod conv;
 pub mod depthwise;
 pub mod direct;
@@ -12,6 +13,7 @@ pub mod passes;
 pub mod pool;
 pub mod pools;
 pub mod tensors;
+pub mod threads;
 pub mod tile;
 pub mod window;
 pub mod winograd;
@@ -19,6 +21,8 @@ pub mod winograd;
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
 use burn::tensor::Element;
+
+pub(crate) use self::threads::alone;
 
 /// f32, or f64 where exactness is tested.
 pub trait Real:

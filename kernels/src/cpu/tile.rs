@@ -27,7 +27,8 @@ pub trait Lanes: Sized {
 }
 
 macro_rules! lanes {
-    ($T:ty, $vector:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident, $less:ident, $greater:ident, $select:ident) => {
+    ($T:ty, $vector:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident, $less:ident, $greater:ident, $select:ident,
+     $max:ident, $min:ident) => {
         impl Lanes for $T {
             type Vector<S: Simd> = S::$vector;
             #[inline(always)]
@@ -48,16 +49,44 @@ macro_rules! lanes {
             }
             #[inline(always)]
             fn clamp<S: Simd>(simd: S, value: S::$vector, low: S::$vector, high: S::$vector) -> S::$vector {
-                // Comparisons with what is not a number are false on every machine; a maximum is not.
-                let raised = simd.$select(simd.$less(value, low), low, value);
-                simd.$select(simd.$greater(raised, high), high, raised)
+                if lanes::<$T, S>() == 1 || cfg!(not(target_arch = "x86_64")) {
+                    // Comparisons with what is not a number are false on every machine; a maximum is not.
+                    let raised = simd.$select(simd.$less(value, low), low, value);
+                    return simd.$select(simd.$greater(raised, high), high, raised);
+                }
+                // These vectors take the second of the two where one is not a number (Intel's manual, MAXPS and MINPS).
+                simd.$min(high, simd.$max(low, value))
             }
         }
     };
 }
 
-lanes!(f32, f32s, splat_f32s, mul_add_f32s, add_f32s, sub_f32s, less_than_f32s, greater_than_f32s, select_f32s);
-lanes!(f64, f64s, splat_f64s, mul_add_f64s, add_f64s, sub_f64s, less_than_f64s, greater_than_f64s, select_f64s);
+lanes!(
+    f32,
+    f32s,
+    splat_f32s,
+    mul_add_f32s,
+    add_f32s,
+    sub_f32s,
+    less_than_f32s,
+    greater_than_f32s,
+    select_f32s,
+    max_f32s,
+    min_f32s
+);
+lanes!(
+    f64,
+    f64s,
+    splat_f64s,
+    mul_add_f64s,
+    add_f64s,
+    sub_f64s,
+    less_than_f64s,
+    greater_than_f64s,
+    select_f64s,
+    max_f64s,
+    min_f64s
+);
 
 /// Values in a vector.
 pub(crate) const fn lanes<T: Lanes, S: Simd>() -> usize {

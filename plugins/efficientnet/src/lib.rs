@@ -146,11 +146,7 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let wide = match &self.expand {
-            Some(unit) => unit.forward(x.clone()),
-            None => x.clone(),
-        };
-        let filtered = self.depthwise.forward(wide);
+        let filtered = ConvUnit::chain(self.expand.as_ref(), &self.depthwise, None, x.clone(), None);
         let factors = self.squeeze.factors(filtered.clone());
         self.project.forward_scaled(filtered, factors, self.residual.then_some(x))
     }

@@ -2,7 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
-use ichd_kernels::{Act, After, Plane, Way, activate, conv2d, conv2d_packed, depthwise_conv2d, pack};
+use ichd_kernels::{
+    Act, After, Dense, Filter, Plane, Way, activate, chain, conv2d, conv2d_packed, depthwise_conv2d, pack, scores_here,
+};
 use ichd_plugin::spec::Convention;
 use ichd_plugin::weights::Entry;
 
@@ -197,6 +199,60 @@ impl ConvUnit {
             Some(_) => self.run(x, Way::Scaled(factors), addend),
             None => self.run(x * factors, Way::AsItIs, addend),
         }
+    }
+
+    /// As [`ConvUnit::forward`] of `expand`, `filter` and `project` one behind the other, `addend` added before the last
+    /// activation: in one pass where the CPU scores. `filter` is depthwise, the others have one tap.
+    pub fn chain(
+        expand: Option<&ConvUnit>,
+        filter: &ConvUnit,
+        project: Option<&ConvUnit>,
+        x: Tensor<4>,
+        addend: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        if let Some(done) = Self::at_once(expand, filter, project, &x, addend.as_ref()) {
+            return done;
+        }
+        let wide = expand.map_or_else(|| x.clone(), |unit| unit.forward(x.clone()));
+        let filtered = filter.forward(wide);
+        match (project, addend) {
+            (Some(project), Some(addend)) => project.forward_added(filtered, addend),
+            (Some(project), None) => project.forward(filtered),
+            (None, _) => filtered,
+        }
+    }
+
+    fn at_once(
+        expand: Option<&ConvUnit>,
+        filter: &ConvUnit,
+        project: Option<&ConvUnit>,
+        x: &Tensor<4>,
+        addend: Option<&Tensor<4>>,
+    ) -> Option<Tensor<4>> {
+        if !scores_here(x) || filter.norm.is_some() {
+            return None;
+        }
+        let dense = |unit: Option<&ConvUnit>| unit.map(ConvUnit::dense);
+        let (expand, project) = (dense(expand), dense(project));
+        if [&expand, &project].into_iter().any(|dense| matches!(dense, Some(None))) {
+            return None;
+        }
+        let [_, height, width, _] = x.dims();
+        let filter = Filter {
+            weight: filter.weight.as_ref()?.val(),
+            bias: filter.bias.as_ref().map(Param::val),
+            plane: filter.spec.plane([height, width]),
+            act: filter.spec.act,
+        };
+        chain(x, expand.flatten().as_ref(), &filter, project.flatten().as_ref(), addend)
+    }
+
+    /// A packed kernel of one tap with its bias.
+    fn dense(&self) -> Option<Dense> {
+        let (Some(packed), Some(bias), None) = (&self.packed, &self.bias, &self.norm) else { return None };
+        let is_one_tap = self.spec.kernel == [1, 1] && self.spec.stride == 1;
+        let dense = || Dense { packed: packed.val(), bias: bias.val(), outputs: self.spec.outputs, act: self.spec.act };
+        is_one_tap.then(dense)
     }
 
     fn run(&self, x: Tensor<4>, way: Way, addend: Option<Tensor<4>>) -> Tensor<4> {

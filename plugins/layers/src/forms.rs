@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
-use ichd_kernels::{among_threads, on_cpu};
+use ichd_kernels::{among_threads, on_cpu, shared_out};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
 use ichd_plugin::weights::{Entry, Weights, WeightsError};
@@ -79,20 +79,14 @@ struct Inference<N> {
     place: Place,
 }
 
-/// Images that go through a network together on a CPU. More would not fit its caches between two layers: measured from 1 to
-/// 32, one is slower for the work of handing out, more than two for the memory (BENCHMARKS.md).
-const TOGETHER: usize = 2;
-
 impl<N: Network> Inference<N> {
-    /// Logits of a batch, a few images at a time.
-    fn in_turn(&self, images: Tensor<4>) -> Tensor<2> {
+    /// Logits of a batch on a CPU: every thread takes an image after the other, whose activations stay in its own caches.
+    fn one_by_one(&self, images: Tensor<4>) -> Tensor<2> {
         let [n, ..] = images.dims();
-        if n <= TOGETHER {
+        if n <= 1 {
             return self.network.forward(images);
         }
-        let starts = (0..n).step_by(TOGETHER);
-        let parts = starts.map(|first| images.clone().narrow(0, first, TOGETHER.min(n - first)));
-        Tensor::cat(parts.map(|part| self.network.forward(part)).collect(), 0)
+        Tensor::cat(shared_out(n, |image| self.network.forward(images.clone().narrow(0, image, 1))), 0)
     }
 }
 
@@ -110,7 +104,7 @@ impl<N: Network> Backbone for Inference<N> {
     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let images = channels_last(images);
         let half = match self.place.precision {
-            Precision::F32 if on_cpu(&self.place.device) => return among_threads(|| self.in_turn(images)),
+            Precision::F32 if on_cpu(&self.place.device) => return among_threads(|| self.one_by_one(images)),
             Precision::F32 => return self.network.forward(images),
             Precision::F16 => FloatDType::F16,
             Precision::Bf16 => FloatDType::BF16,

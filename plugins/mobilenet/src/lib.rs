@@ -77,12 +77,8 @@ impl InvertedResidual {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let wide = match &self.expand {
-            Some(unit) => unit.forward(x.clone()),
-            None => x.clone(),
-        };
-        let filtered = self.depthwise.forward(wide);
-        if self.residual { self.project.forward_added(filtered, x) } else { self.project.forward(filtered) }
+        let shortcut = self.residual.then(|| x.clone());
+        ConvUnit::chain(self.expand.as_ref(), &self.depthwise, Some(&self.project), x, shortcut)
     }
 }
 

@@ -97,11 +97,11 @@ impl Separable {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.pointwise.forward(self.depthwise.forward(x))
+        ConvUnit::chain(None, &self.depthwise, Some(&self.pointwise), x, None)
     }
 
     fn forward_added(&self, x: Tensor<4>, addend: Tensor<4>) -> Tensor<4> {
-        self.pointwise.forward_added(self.depthwise.forward(x), addend)
+        ConvUnit::chain(None, &self.depthwise, Some(&self.pointwise), x, Some(addend))
     }
 }
 
