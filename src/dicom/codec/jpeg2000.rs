@@ -55,12 +55,18 @@ struct Head {
     signed: bool,
 }
 
+/// From here to its double the floats are the whole numbers.
+const WHOLE: f32 = 8_388_608.0;
+
 impl Head {
-    /// The decoder shifts every sample up by half the range, signed ones too, and does not clamp.
+    /// The decoder shifts every sample up by half the range, signed ones too, and does not clamp. Rounded to even by one
+    /// addition, which leaves the number in the lowest bits; a loop of it becomes vectors, one of calls to round does not.
+    #[inline(always)]
     fn cell(self, sample: f32) -> u16 {
-        let half = 1i32 << (self.precision - 1);
-        let shifted = (sample.round_ties_even() as i32).clamp(0, 2 * half - 1);
-        if self.signed { (shifted - half) as u16 } else { shifted as u16 }
+        let largest = u16::MAX >> (16 - self.precision);
+        let half = if self.signed { largest / 2 + 1 } else { 0 };
+        let shifted = (sample.max(0.0).min(largest.into()) + WHOLE).to_bits() as u16;
+        shifted.wrapping_sub(half)
     }
 }
 
@@ -221,5 +227,24 @@ mod tests {
         assert_eq!(Head { precision: 12, signed: true }.cell(2048.0), 0);
         assert_eq!(Head { precision: 12, signed: false }.cell(4099.4), 4095);
         assert_eq!(Head { precision: 12, signed: false }.cell(-3.0), 0);
+    }
+
+    #[test]
+    fn cells_are_rounded_to_even_within_the_range() {
+        for precision in 2..=16 {
+            let largest = (1i32 << precision) - 1;
+            // Quarters of ones from below the range to above it.
+            for sample in (-40..4 * largest + 40).map(|quarters| quarters as f32 / 4.0) {
+                let rounded = (sample.round_ties_even() as i32).clamp(0, largest);
+                assert_eq!(Head { precision, signed: false }.cell(sample), rounded as u16, "{sample}");
+                let signed = (rounded - (largest + 1) / 2) as u16;
+                assert_eq!(Head { precision, signed: true }.cell(sample), signed, "{sample}");
+            }
+            for (sample, expected) in
+                [(f32::NAN, 0), (f32::INFINITY, largest), (f32::MIN, 0), (-0.0, 0), (3e9, largest)]
+            {
+                assert_eq!(Head { precision, signed: false }.cell(sample), expected as u16, "{sample}");
+            }
+        }
     }
 }

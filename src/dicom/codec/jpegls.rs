@@ -20,6 +20,9 @@ const LSE: u8 = 0xF8;
 const J: [u32; 32] =
     [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
+/// Contexts of regular mode (A.3.4), and a first one that is that of runs.
+const N_CONTEXTS: usize = 365;
+
 /// Decodes a codestream of one picture.
 pub(super) fn decode(codestream: &[u8], size: Size) -> Result<Cells, CodecError> {
     let head = Head::read(codestream, size)?;
@@ -124,7 +127,7 @@ fn scan_header(segment: &[u8]) -> Result<i32, CodecError> {
 struct Scan<'a> {
     bits: Bits<'a>,
     parameters: Parameters,
-    regular: Vec<Regular>,
+    regular: [Regular; N_CONTEXTS],
     interruption: [RunInterruption; 2],
     run_index: usize,
 }
@@ -133,15 +136,24 @@ impl<'a> Scan<'a> {
     fn new(parameters: Parameters, data: &'a [u8]) -> Self {
         Scan {
             bits: Bits::new(data),
-            regular: vec![Regular::new(&parameters); 365],
+            regular: [Regular::new(&parameters); N_CONTEXTS],
             interruption: [RunInterruption::new(&parameters); 2],
             run_index: 0,
             parameters,
         }
     }
 
-    /// Line by line. `above` has one more value at each end: Rc of the first sample, and Rd of the last.
     fn decode(&mut self, values: &mut [u16], columns: usize) -> Result<(), CodecError> {
+        if self.parameters.is_plain() {
+            self.lines::<true>(values, columns)
+        } else {
+            self.lines::<false>(values, columns)
+        }
+    }
+
+    /// Line by line; `PLAIN` as [`Parameters::is_plain`] has it. `above` has one more value at each end: Rc of the first
+    /// sample, and Rd of the last.
+    fn lines<const PLAIN: bool>(&mut self, values: &mut [u16], columns: usize) -> Result<(), CodecError> {
         let mut above = vec![0i32; columns + 2];
         let mut line = vec![0i32; columns + 2];
         for row in values.chunks_mut(columns) {
@@ -151,7 +163,7 @@ impl<'a> Scan<'a> {
             if let (Some(start), Some(up)) = (line.first_mut(), above.get(1)) {
                 *start = *up;
             }
-            self.line(&above, &mut line)?;
+            self.line::<PLAIN>(&above, &mut line)?;
             for (value, sample) in row.iter_mut().zip(line.iter().skip(1)) {
                 *value = *sample as u16;
             }
@@ -160,40 +172,59 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn line(&mut self, above: &[i32], line: &mut [i32]) -> Result<(), CodecError> {
+    fn line<const PLAIN: bool>(&mut self, above: &[i32], line: &mut [i32]) -> Result<(), CodecError> {
         let columns = line.len() - 2;
         let mut x = 1;
         while x <= columns {
-            let (ra, rb, rc, rd) = (line[x - 1], above[x], above[x - 1], above[x + 1]);
-            let q = [rd - rb, rb - rc, rc - ra].map(|gradient| self.parameters.quantize(gradient));
-            let context = 81 * q[0] + 9 * q[1] + q[2];
-            if context == 0 {
-                x = self.run(above, line, x)?;
-            } else {
-                line[x] = self.sample(context, predict(ra, rb, rc))?;
-                x += 1;
+            x = self.samples::<PLAIN>(above, line, x)?;
+            if x <= columns {
+                x = self.run::<PLAIN>(above, line, x)?;
             }
         }
         Ok(())
     }
 
-    /// One sample in regular mode (A.4 to A.6).
-    fn sample(&mut self, context: i32, px: i32) -> Result<i32, CodecError> {
+    /// Samples in regular mode (A.3 to A.6) up to the next run; returns where it begins.
+    fn samples<const PLAIN: bool>(
+        &mut self,
+        above: &[i32],
+        line: &mut [i32],
+        start: usize,
+    ) -> Result<usize, CodecError> {
+        let columns = line.len() - 2;
         let p = &self.parameters;
-        let sign = context.signum();
-        let Some(state) = self.regular.get_mut(context.unsigned_abs() as usize) else {
-            return Err(CodecError::Damaged("a context does not exist"));
-        };
-        let px = (px + sign * state.c).clamp(0, p.maxval);
-        let k = state.golomb();
-        let mapped = p.check(self.bits.golomb(k, p.limit, p.qbpp)?)?;
-        let errval = state.unmap(mapped, k, p.near);
-        state.update(errval, p);
-        Ok(p.reconstruct(px, sign * errval))
+        // Copies of what every sample changes stay in registers.
+        let mut bits = self.bits;
+        let (mut ra, mut rb, mut rc) = (line[start - 1], above[start], above[start - 1]);
+        let mut q2 = p.quantize(rb - rc);
+        let mut x = start;
+        while x <= columns {
+            // Rd and Rb are Rb and Rc of the next sample, so is their region.
+            let rd = above[x + 1];
+            let q1 = p.quantize(rd - rb);
+            let context = 81 * q1 + 9 * q2 + p.quantize(rc - ra);
+            if context == 0 {
+                break;
+            }
+            let sign = context >> 31;
+            let Some(state) = self.regular.get_mut(((context ^ sign) - sign) as usize) else {
+                return Err(CodecError::Damaged("a context does not exist"));
+            };
+            let px = predict(ra, rb, rc) + ((i32::from(state.c) ^ sign) - sign);
+            let mapped = p.check(bits.golomb(state.k.into(), p.limit, p.qbpp)?)?;
+            let errval = state.unmap(mapped);
+            state.update::<PLAIN>(errval, p);
+            ra = p.reconstruct::<PLAIN>(px.clamp(0, p.maxval), (errval ^ sign) - sign);
+            line[x] = ra;
+            (rc, rb, q2) = (rb, rd, q1);
+            x += 1;
+        }
+        self.bits = bits;
+        Ok(x)
     }
 
     /// A run and the sample that interrupts it (A.7); returns where the line goes on.
-    fn run(&mut self, above: &[i32], line: &mut [i32], start: usize) -> Result<usize, CodecError> {
+    fn run<const PLAIN: bool>(&mut self, above: &[i32], line: &mut [i32], start: usize) -> Result<usize, CodecError> {
         let columns = line.len() - 2;
         let ra = line[start - 1];
         let mut x = start;
@@ -214,12 +245,12 @@ impl<'a> Scan<'a> {
         }
         line[x..x + length].fill(ra);
         x += length;
-        line[x] = self.interrupt(ra, above[x])?;
+        line[x] = self.interrupt::<PLAIN>(ra, above[x])?;
         self.run_index = self.run_index.saturating_sub(1);
         Ok(x + 1)
     }
 
-    fn interrupt(&mut self, ra: i32, rb: i32) -> Result<i32, CodecError> {
+    fn interrupt<const PLAIN: bool>(&mut self, ra: i32, rb: i32) -> Result<i32, CodecError> {
         let p = &self.parameters;
         let ritype = usize::from((ra - rb).abs() <= p.near);
         let px = if ritype == 1 { ra } else { rb };
@@ -229,20 +260,14 @@ impl<'a> Scan<'a> {
         let limit = p.limit - J[self.run_index] - 1;
         let mapped = p.check(self.bits.golomb(k, limit, p.qbpp)?)?;
         let errval = state.unmap_and_update(mapped, k, ritype, p.reset);
-        Ok(p.reconstruct(px, sign * errval))
+        Ok(p.reconstruct::<PLAIN>(px, sign * errval))
     }
 }
 
-/// The median edge detector (A.4.1).
+/// The median edge detector (A.4.1): the middle one of Ra, Rb and their plane.
+#[inline(always)]
 fn predict(ra: i32, rb: i32, rc: i32) -> i32 {
-    let (low, high) = (ra.min(rb), ra.max(rb));
-    if rc >= high {
-        low
-    } else if rc <= low {
-        high
-    } else {
-        ra + rb - rc
-    }
+    (ra + rb - rc).clamp(ra.min(rb), ra.max(rb))
 }
 
 #[cfg(test)]
@@ -263,6 +288,19 @@ mod tests {
         let cells = decode(EXAMPLE, SIZE).unwrap();
         assert_eq!(cells.precision, 8);
         assert_eq!(cells.values, [0, 0, 90, 74, 68, 50, 43, 205, 64, 145, 145, 145, 100, 145, 145, 145]);
+    }
+
+    #[test]
+    fn the_predictor_is_that_of_the_recommendation() {
+        for (ra, rb, rc) in (0..512).map(|i| (i % 8, i / 8 % 8, i / 64)) {
+            let (low, high) = (ra.min(rb), ra.max(rb));
+            let px = match rc {
+                _ if rc >= high => low,
+                _ if rc <= low => high,
+                _ => ra + rb - rc,
+            };
+            assert_eq!(predict(ra, rb, rc), px, "{ra} {rb} {rc}");
+        }
     }
 
     #[test]
