@@ -38,6 +38,7 @@ pub struct Config {
     pub device: String,
     pub precision: Precision,
     pub train: TrainSetting,
+    pub metrics: MetricsSetting,
     pub log: Log,
 }
 
@@ -173,6 +174,15 @@ pub struct LimitSetting {
     pub stop_secs_max: u64,
 }
 
+/// Key `metrics`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct MetricsSetting {
+    pub path: PathBuf,
+    pub every_secs: u64,
+}
+
 /// Key `log`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -216,6 +226,7 @@ impl Default for Config {
             device: "auto".into(),
             precision: Precision::F32,
             train: TrainSetting::default(),
+            metrics: MetricsSetting::default(),
             log: Log::default(),
         }
     }
@@ -270,6 +281,12 @@ impl Default for BatchSetting {
 impl Default for LimitSetting {
     fn default() -> Self {
         LimitSetting { step_secs_max: 120, stop_secs_max: 60 }
+    }
+}
+
+impl Default for MetricsSetting {
+    fn default() -> Self {
+        MetricsSetting { path: "site/metrics.prom".into(), every_secs: 15 }
     }
 }
 
@@ -362,6 +379,7 @@ impl Config {
             &mut self.results.path,
             &mut self.ledger.path,
             &mut self.model.path,
+            &mut self.metrics.path,
             &mut self.train.runs_path,
             &mut self.train.cache_path,
         ] {
@@ -411,6 +429,7 @@ impl Config {
         range("batch.slices_max", self.batch.slices_max as u64, 1, 1024);
         range("batch.wait_ms_max", self.batch.wait_ms_max, 0, 60_000);
         range("decode.threads", self.decode.threads as u64, 0, 1024);
+        range("metrics.every_secs", self.metrics.every_secs, 0, DAY_SECS);
         range("limits.step_secs_max", self.limits.step_secs_max, 1, DAY_SECS);
         range("limits.stop_secs_max", self.limits.stop_secs_max, 1, DAY_SECS);
         let smoothing = self.results.smoothing;
@@ -487,6 +506,7 @@ impl Config {
             ("results.path", &self.results.path),
             ("ledger.path", &self.ledger.path),
             ("model.path", &self.model.path),
+            ("metrics.path", &self.metrics.path),
             ("train.runs_path", &self.train.runs_path),
             ("train.cache_path", &self.train.cache_path),
         ];
@@ -649,7 +669,7 @@ mod tests {
                 "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
                 "3|inbox.scan_secs|is text; a number such as `10` would be right",
                 "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
-                "5|turbo|is unknown; here stand inbox, results, ledger, disk, retention, admission, model, windows, ramp, routes, batch, decode, limits, device, precision, train, log",
+                "5|turbo|is unknown; here stand inbox, results, ledger, disk, retention, admission, model, windows, ramp, routes, batch, decode, limits, device, precision, train, metrics, log",
             ]
         );
     }

@@ -152,6 +152,7 @@ impl Inference {
                     return Ok(());
                 }
                 self.profile.held_up(Crew::Device, begun, self.clock.now());
+                self.profile.queue(Crew::Record, record.len());
             }
         }
     }
