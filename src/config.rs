@@ -37,6 +37,7 @@ pub struct Config {
     pub limits: LimitSetting,
     pub device: String,
     pub precision: Precision,
+    pub cache: CacheSetting,
     pub train: TrainSetting,
     pub metrics: MetricsSetting,
     pub log: Log,
@@ -174,6 +175,14 @@ pub struct LimitSetting {
     pub stop_secs_max: u64,
 }
 
+/// Key `cache`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct CacheSetting {
+    pub path: PathBuf,
+}
+
 /// Key `metrics`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -225,6 +234,7 @@ impl Default for Config {
             limits: LimitSetting::default(),
             device: "auto".into(),
             precision: Precision::F32,
+            cache: CacheSetting::default(),
             train: TrainSetting::default(),
             metrics: MetricsSetting::default(),
             log: Log::default(),
@@ -275,6 +285,12 @@ impl Default for ModelChoice {
 impl Default for BatchSetting {
     fn default() -> Self {
         BatchSetting { slices_max: 16, wait_ms_max: 20 }
+    }
+}
+
+impl Default for CacheSetting {
+    fn default() -> Self {
+        CacheSetting { path: "site/kernels".into() }
     }
 }
 
@@ -379,6 +395,7 @@ impl Config {
             &mut self.results.path,
             &mut self.ledger.path,
             &mut self.model.path,
+            &mut self.cache.path,
             &mut self.metrics.path,
             &mut self.train.runs_path,
             &mut self.train.cache_path,
@@ -506,6 +523,7 @@ impl Config {
             ("results.path", &self.results.path),
             ("ledger.path", &self.ledger.path),
             ("model.path", &self.model.path),
+            ("cache.path", &self.cache.path),
             ("metrics.path", &self.metrics.path),
             ("train.runs_path", &self.train.runs_path),
             ("train.cache_path", &self.train.cache_path),
@@ -669,7 +687,7 @@ mod tests {
                 "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
                 "3|inbox.scan_secs|is text; a number such as `10` would be right",
                 "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
-                "5|turbo|is unknown; here stand inbox, results, ledger, disk, retention, admission, model, windows, ramp, routes, batch, decode, limits, device, precision, train, metrics, log",
+                "5|turbo|is unknown; here stand inbox, results, ledger, disk, retention, admission, model, windows, ramp, routes, batch, decode, limits, device, precision, cache, train, metrics, log",
             ]
         );
     }

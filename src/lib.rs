@@ -5,7 +5,7 @@
 //! [`stage`]); what they share ([`config`], [`route`], [`clock`], [`disk`], [`ledger`], [`recalled`], [`tally`], [`upstream`], [`dispose`],
 //! [`patience`], [`room`], [`retention`], [`daily_log`], [`supervisor`], [`watchdog`], [`identity`], [`names`],
 //! [`limits`], [`error`], [`telemetry`], [`profile`], [`metrics`], [`flood`]); DICOM ([`dicom`]); models and devices ([`model`], [`ensemble`],
-//! [`roster`], [`registry`], [`device`], [`engine`], [`frugal`]); what comes out ([`results`], [`study`], [`picture`]); synthetic
+//! [`roster`], [`registry`], [`device`], [`kernel_cache`], [`engine`], [`frugal`]); what comes out ([`results`], [`study`], [`picture`]); synthetic
 //! heads ([`phantom`]); training ([`trainer`]); measuring ([`measure`]); the commands ([`cli`]).
 
 pub mod admit;
@@ -26,6 +26,7 @@ pub mod flood;
 pub mod frugal;
 pub mod identity;
 pub mod infer;
+pub mod kernel_cache;
 pub mod ledger;
 pub mod limits;
 pub mod measure;

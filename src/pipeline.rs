@@ -25,7 +25,7 @@ use crate::disk::Disk;
 use crate::dispose::Disposer;
 use crate::error::{Exit, Fatal};
 use crate::frugal::Frugal;
-use crate::infer::{Engine, Fleet, Inference, Scorer};
+use crate::infer::{Engine, Fleet, Inference, Scorer, batch_sizes};
 use crate::ledger::Ledger;
 use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE, SIGHTINGS_QUEUE};
 use crate::model::Model;
@@ -112,8 +112,9 @@ impl Pipeline {
         let profile: Arc<Profile> = Arc::default();
         let engines = scorers.into_iter().map(|scorer| Box::new(Frugal::new(scorer)) as Box<dyn Scorer>).collect();
         let mut fleet = Fleet { engines, routes: Arc::clone(&roster.routing.routes) };
-        // A CPU has nothing to get ready; one slice shows that it works.
-        fleet.warm_up(if device.is_cpu() { 1 } else { config.batch.slices_max }, clock.as_ref())?;
+        let begun = clock.now();
+        fleet.warm_up(&batch_sizes(config.batch.slices_max, device.is_cpu()), clock.as_ref())?;
+        tracing::info!("The models were tried ({:.1} s).", clock.now().saturating_sub(begun).as_secs_f64());
         let routing = roster.routing;
         for route in routing.routes.iter() {
             let models = route.ensemble.label();
@@ -274,7 +275,10 @@ impl Pipeline {
 }
 
 /// Puts every model on the device, once.
-fn scorers(roster: &Roster, device: &Chosen) -> Result<Vec<Box<dyn Scorer>>, Fatal> {
+///
+/// # Errors
+/// A model does not fit its backbone or the device.
+pub fn scorers(roster: &Roster, device: &Chosen) -> Result<Vec<Box<dyn Scorer>>, Fatal> {
     let engine = |model: &Model| {
         let name = format!("{}/{}", model.card.name, model.card.version);
         let engine = Engine::new(model, device).map_err(|error| Fatal::config(format!("{name}: {error}")))?;

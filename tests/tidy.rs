@@ -17,6 +17,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("kernels/src/gpu/cuda_source.rs", 2), // tests: NVIDIA's compiler, a C library
     ("kernels/src/gpu/window.rs", 1),    // a kernel's launch
     ("src/device.rs", 2),                // whether the driver's and the compiler's library are there
+    ("src/device/signature.rs", 2),      // their versions
     ("src/trainer/cache.rs", 1),         // mapped files of the cache
     ("tests/support/heap.rs", 9),        // tests: the counted heap
 ];
