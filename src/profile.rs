@@ -53,8 +53,11 @@ pub enum Step {
     Inputs,
 }
 
+/// An inbox is looked at for ever, whether there is something to do or not: that is no part of a run and never its limit.
+const NOTICE: &str = "notice";
+
 const STEPS: [(Step, Crew, &str); 12] = [
-    (Step::Notice, Crew::Admit, "notice"),
+    (Step::Notice, Crew::Admit, NOTICE),
     (Step::Admit, Crew::Admit, "admit"),
     (Step::Read, Crew::Decode, "read"),
     (Step::Decode, Crew::Decode, "decode"),
@@ -145,7 +148,7 @@ impl Profile {
         let meter = &self.meters[step as usize];
         meter.count.fetch_add(count as u64, Ordering::Relaxed);
         meter.nanos.fetch_add(nanos(ended.saturating_sub(begun)), Ordering::Relaxed);
-        // An inbox is looked at for ever; a run lasts as long as there is something to do.
+        // A run lasts as long as there is something to do.
         if step != Step::Notice {
             self.first.fetch_min(nanos(begun), Ordering::Relaxed);
             self.last.fetch_max(nanos(ended), Ordering::Relaxed);
@@ -185,6 +188,7 @@ impl Profile {
                 .map(|((_, _, name), meter)| {
                     let (count, busy_s) = (read(&meter.count), secs(read(&meter.nanos)));
                     let share = busy_s / (elapsed_s * threads as f64);
+                    let share = if *name == NOTICE { share.min(1.0) } else { share };
                     StepReport { step: name, count, busy_s, share, ms_each: busy_s * 1e3 / count.max(1) as f64 }
                 })
                 .collect();
@@ -192,7 +196,7 @@ impl Profile {
             crews.push(CrewReport {
                 crew,
                 threads,
-                busy: steps.iter().map(|step| step.share).sum(),
+                busy: steps.iter().filter(|step| step.step != NOTICE).map(|step| step.share).sum(),
                 held_up: secs(read(&door.held_up)) / (elapsed_s * threads as f64),
                 done: read(&self.meters[crew.last_step().0 as usize].count),
                 unit: crew.last_step().1,
@@ -204,7 +208,8 @@ impl Profile {
             });
         }
         let busiest = crews.iter().max_by(|a, b| a.busy.total_cmp(&b.busy))?;
-        let limit = busiest.steps.iter().max_by(|a, b| a.share.total_cmp(&b.share))?.step;
+        let steps = busiest.steps.iter().filter(|step| step.step != NOTICE);
+        let limit = steps.max_by(|a, b| a.share.total_cmp(&b.share))?.step;
         Some(ProfileReport { elapsed_s, limit, crews })
     }
 }
@@ -227,7 +232,7 @@ pub struct CrewReport {
     pub crew: Crew,
     /// Its threads.
     pub threads: usize,
-    /// Share of its threads' time in which they worked.
+    /// Share of its threads' time in which they worked; looking at the inbox is not counted.
     pub busy: f64,
     /// Share in which they waited to hand something on; the rest they waited for something to do.
     pub held_up: f64,
