@@ -1,7 +1,7 @@
 //! admit: sightings become admissions once a file is complete, quiet and not on record.
 //! Knows paths and fingerprints, no content.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
@@ -21,15 +21,24 @@ use crate::ledger::{FileState, Ledger};
 use crate::limits::{ADMITTED_QUEUE, SIGHTINGS_A_TURN, URGENT_IN_A_ROW};
 use crate::parcel::{Admitted, Sighting};
 use crate::patience::Patience;
+use crate::profile::{Crew, Profile, Step};
+use crate::recalled::Recalled;
 use crate::room::RoomWatch;
 use crate::route::Rules;
 use crate::slice::folder_below;
 use crate::stage::Stop;
 use crate::tally::Tally;
 use crate::telemetry;
+use crate::upstream::Upstream;
 
 /// A file that an event called open is waited for this long after its last change, if no event calls it closed.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often files are looked at that are due and may not come in, for lack of room.
+const OVERDUE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Longest sleep without news.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A path as the ledger's key.
 pub fn path_key(path: &Path) -> String {
@@ -55,15 +64,21 @@ pub fn key_path(key: &str) -> PathBuf {
 pub struct Settler {
     settle: Duration,
     poll: bool,
-    waiting: HashMap<PathBuf, Waiting>,
-    taken: HashMap<PathBuf, Taken>,
+    waiting: HashMap<Arc<Path>, Waiting>,
+    /// Those that wait, the longest quiet first: of very many nobody has to look at all.
+    order: BTreeMap<Place, Arc<Path>>,
+    taken: HashMap<Arc<Path>, Taken>,
     scan: u64,
+    n_observed: u64,
 }
+
+/// Since when a file is quiet, and the number of the observation that says so.
+type Place = (Tick, u64);
 
 #[derive(Debug)]
 struct Waiting {
     print: Fingerprint,
-    since: Tick,
+    place: Place,
     first_scan: u64,
     open: bool,
     /// It was open when events were lost: nothing says whether it still is.
@@ -83,8 +98,10 @@ impl Settler {
             settle: Duration::from_millis(inbox.settle_ms),
             poll: inbox.watch == Watch::Poll,
             waiting: HashMap::new(),
+            order: BTreeMap::new(),
             taken: HashMap::new(),
             scan: 0,
+            n_observed: 0,
         }
     }
 
@@ -97,12 +114,19 @@ impl Settler {
             }
             self.taken.remove(path);
         }
-        let fresh = Waiting { print, since: now, first_scan: self.scan, open: open.unwrap_or(false), unsure: false };
+        self.n_observed += 1;
+        let place = (now, self.n_observed);
+        let fresh = Waiting { print, place, first_scan: self.scan, open: open.unwrap_or(false), unsure: false };
         match self.waiting.get_mut(path) {
             None => {
-                self.waiting.insert(path.to_owned(), fresh);
+                let path: Arc<Path> = path.into();
+                self.order.insert(place, Arc::clone(&path));
+                self.waiting.insert(path, fresh);
             }
             Some(waiting) if waiting.print != print => {
+                if let Some(path) = self.order.remove(&waiting.place) {
+                    self.order.insert(place, path);
+                }
                 let (open, unsure) = (open.unwrap_or(waiting.open), open.is_none() && waiting.unsure);
                 *waiting = Waiting { open, unsure, ..fresh };
             }
@@ -115,8 +139,30 @@ impl Settler {
 
     /// A file is gone.
     pub fn forget(&mut self, path: &Path) {
-        self.waiting.remove(path);
+        self.stop_waiting(path);
         self.taken.remove(path);
+    }
+
+    fn stop_waiting(&mut self, path: &Path) {
+        if let Some(waiting) = self.waiting.remove(path) {
+            self.order.remove(&waiting.place);
+        }
+    }
+
+    /// A file was seen that is on record in this state: it is not offered until it changes.
+    pub fn recognize(&mut self, path: &Path, print: Fingerprint) {
+        self.stop_waiting(path);
+        self.taken.insert(path.into(), Taken { print, seen_in_scan: self.scan });
+    }
+
+    /// Whether a file is known to wait or to have been taken.
+    pub fn knows(&self, path: &Path) -> bool {
+        self.waiting.contains_key(path) || self.taken.contains_key(path)
+    }
+
+    /// How many files wait.
+    pub fn n_waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Events were lost. Two scans from now on must agree on a file that was open; a minute would be long for one whose
@@ -142,48 +188,58 @@ impl Settler {
     }
 
     /// At most `most` files of a kind that look complete now, the longest quiet first: urgent ones and others. The caller
-    /// looks once more and answers with `observe` or `take`. Of very many that wait none is copied but those.
-    pub fn due(&self, now: Tick, most: usize, is_urgent: impl Fn(&Path) -> bool) -> [Vec<PathBuf>; 2] {
-        let mut kinds: [Vec<(Tick, &PathBuf)>; 2] = Default::default();
-        for (path, waiting) in self.waiting.iter().filter(|(_, waiting)| self.is_due(now, waiting)) {
-            kinds[usize::from(!is_urgent(path))].push((waiting.since, path));
-        }
-        kinds.map(|mut due| {
-            if due.len() > most {
-                due.select_nth_unstable(most);
-                due.truncate(most);
+    /// looks once more and answers with `observe` or `take`. Where nobody can be urgent no more files are looked at than
+    /// are returned.
+    pub fn due(&self, now: Tick, most: usize, is_urgent: Option<&dyn Fn(&Path) -> bool>) -> [Vec<PathBuf>; 2] {
+        let [mut urgent, mut others]: [Vec<PathBuf>; 2] = Default::default();
+        let Some(latest) = now.checked_sub(self.settle) else { return [urgent, others] };
+        for path in self.order.range(..=(latest, u64::MAX)).map(|(_, path)| path) {
+            if others.len() >= most && (is_urgent.is_none() || urgent.len() >= most) {
+                break;
             }
-            due.sort_unstable();
-            due.into_iter().map(|(_, path)| path.clone()).collect()
-        })
+            let kind = if is_urgent.is_some_and(|is_urgent| is_urgent(path)) { &mut urgent } else { &mut others };
+            if kind.len() < most && self.waiting.get(path).is_some_and(|waiting| self.is_due(now, waiting)) {
+                kind.push(path.to_path_buf());
+            }
+        }
+        [urgent, others]
     }
 
     fn is_due(&self, now: Tick, waiting: &Waiting) -> bool {
-        let quiet = now.saturating_sub(waiting.since);
+        let quiet = now.saturating_sub(waiting.place.0);
         let scans = self.scan - waiting.first_scan;
         // Without events, and for a file that has no content yet, two whole scans must have seen the same.
         let two_scans = scans >= 2;
         if waiting.open {
             return quiet >= OPEN_PATIENCE.max(self.settle) && two_scans;
         }
-        quiet >= self.settle && (two_scans || !(self.poll || waiting.unsure || waiting.print.bytes == 0))
+        quiet >= self.settle && (two_scans || !self.needs_scans(waiting))
+    }
+
+    fn needs_scans(&self, waiting: &Waiting) -> bool {
+        waiting.open || self.poll || waiting.unsure || waiting.print.bytes == 0
     }
 
     /// Takes a file: it is not offered again until it changes. `false` if it changed since it was seen.
     pub fn take(&mut self, path: &Path, print: Fingerprint) -> bool {
         let same = self.waiting.get(path).is_some_and(|waiting| waiting.print == print);
         if same {
-            self.waiting.remove(path);
-            self.taken.insert(path.to_owned(), Taken { print, seen_in_scan: self.scan });
+            self.recognize(path, print);
         }
         same
     }
 
-    /// When `due` may next have an answer.
+    /// When `due` next has an answer by time alone. What still waits for a scan is none of it: the scan's end brings it.
     pub fn deadline(&self) -> Option<Tick> {
-        let wait =
-            |waiting: &Waiting| waiting.since + if waiting.open { OPEN_PATIENCE.max(self.settle) } else { self.settle };
-        self.waiting.values().map(wait).min()
+        let is_timed = |waiting: &&Waiting| self.scan - waiting.first_scan >= 2 || !self.needs_scans(waiting);
+        let mut timed = self.order.values().filter_map(|path| self.waiting.get(path)).filter(is_timed);
+        let end = |waiting: &Waiting| {
+            waiting.place.0 + if waiting.open { OPEN_PATIENCE.max(self.settle) } else { self.settle }
+        };
+        let first = timed.next()?;
+        // Only after an open one may one that came later be due sooner.
+        let sooner = if first.open { timed.map(end).min() } else { None };
+        Some(sooner.map_or(end(first), |sooner| sooner.min(end(first))))
     }
 }
 
@@ -245,6 +301,10 @@ pub struct Admission {
     pub ticket: u64,
     /// For files whose outcome is on record but which were not moved yet.
     pub disposer: Disposer,
+    /// Files with an outcome that lay in the inbox when the program ended, and may still.
+    pub recalled: Recalled,
+    /// Where the time goes.
+    pub profile: Arc<Profile>,
 }
 
 impl Admission {
@@ -256,40 +316,73 @@ impl Admission {
         mut self,
         sightings: &Receiver<Sighting>,
         admitted: &Sender<Admitted>,
+        upstream: &Upstream,
         stop: &Stop,
     ) -> Result<(), Fatal> {
-        let mut is_behind = false;
+        self.recall()?;
+        let mut wait = Duration::ZERO;
         loop {
-            let now = self.clock.now();
-            let wait = self.settler.deadline().map(|at| at.saturating_sub(now)).unwrap_or(Duration::from_secs(1));
-            // Never a busy loop: files that wait for a scan are overdue all the time.
-            let wait = wait.clamp(Duration::from_millis(20), Duration::from_secs(1));
-            let wait = if is_behind { Duration::ZERO } else { wait };
-            select! {
+            let first = select! {
                 recv(sightings) -> sighting => match sighting {
-                    Ok(sighting) => self.note(&sighting),
+                    Ok(sighting) => Some(sighting),
                     Err(_) => return Ok(()),
                 },
                 recv(stop.waker()) -> _ => return Ok(()),
-                default(wait) => {}
-            }
+                default(wait) => None,
+            };
+            let (begun, mut n_sightings) = (self.clock.now(), 0);
             // Not all: a scan of very many files must not keep those before it waiting.
-            for sighting in sightings.try_iter().take(SIGHTINGS_A_TURN) {
+            for sighting in first.into_iter().chain(sightings.try_iter().take(SIGHTINGS_A_TURN)) {
                 self.note(&sighting);
+                n_sightings += 1;
             }
+            let looked = self.clock.now();
+            self.profile.add(Step::Notice, begun, looked, n_sightings);
             let next = self.take_turns();
-            is_behind = next.len() == ADMITTED_QUEUE || !sightings.is_empty();
+            let is_behind = next.len() == ADMITTED_QUEUE || !sightings.is_empty();
+            self.profile.waiting(Crew::Admit, self.settler.n_waiting());
             for path in next {
-                let Some(file) = self.admit(path)? else { continue };
+                let begun = self.clock.now();
+                let file = self.admit(path)?;
+                let looked_at = self.clock.now();
+                self.profile.add(Step::Admit, begun, looked_at, 1);
+                let Some(file) = file else { continue };
+                upstream.enter();
                 if admitted.send(file).is_err() {
                     // The decoders ended; the file stays where it is and is found at the next start.
                     self.tally.give_back();
                     return Ok(());
                 }
+                self.profile.held_up(Crew::Admit, looked_at, self.clock.now());
+                self.profile.queue(Crew::Decode, admitted.len());
                 if stop.is_wished() {
                     return Ok(());
                 }
             }
+            self.profile.queue(Crew::Admit, self.settler.n_waiting());
+            wait = if is_behind { Duration::ZERO } else { self.until_due(looked) };
+        }
+    }
+
+    /// Learns at once which files are on record, so that a scan of very many of them asks for none. Where inputs do not stay
+    /// there are few, and each is to be disposed of again.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn recall(&mut self) -> Result<(), Fatal> {
+        if self.disposer.keeps() {
+            self.recalled = self.patience.insist("reading the ledger", || Recalled::load(&self.ledger))?;
+        }
+        Ok(())
+    }
+
+    /// How long until a file is due, as seen after the look at `looked`: to the very moment, as somebody waits for its
+    /// result. What was due then and did not come in is never waited for in a busy loop.
+    fn until_due(&self, looked: Tick) -> Duration {
+        match self.settler.deadline() {
+            None => IDLE,
+            Some(at) if at <= looked => OVERDUE_PAUSE,
+            Some(at) => at.saturating_sub(self.clock.now()).min(IDLE),
         }
     }
 
@@ -306,6 +399,8 @@ impl Admission {
             folder_below(std::slice::from_ref(&self.inbox), path)
                 .is_some_and(|folder| self.rules.is_urgent_folder(&folder))
         };
+        let is_urgent: Option<&dyn Fn(&Path) -> bool> =
+            if self.rules.has_urgent_folders() { Some(&is_urgent) } else { None };
         turns(self.settler.due(self.clock.now(), ADMITTED_QUEUE, is_urgent), ADMITTED_QUEUE)
     }
 
@@ -321,6 +416,10 @@ impl Admission {
             Sighting::Scanned(path) => (path, None),
         };
         match self.disk.fingerprint(path) {
+            // An event means that something happened to it; then the record is asked once it is quiet.
+            Ok(Some(print)) if open.is_none() && !self.settler.knows(path) && self.recalled.take(path, print) => {
+                self.settler.recognize(path, print);
+            }
             Ok(Some(print)) => self.settler.observe(self.clock.now(), path, print, open),
             Ok(None) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => self.settler.forget(path),
@@ -383,7 +482,7 @@ mod tests {
     }
 
     fn due(settler: &Settler, now: Tick) -> Vec<PathBuf> {
-        let [urgent, others] = settler.due(now, 9, |_| false);
+        let [urgent, others] = settler.due(now, 9, None);
         assert_eq!(urgent, Vec::<PathBuf>::new());
         others
     }
@@ -398,7 +497,7 @@ mod tests {
         settler.observe(secs(0.0), path, print(1), None);
         settler.observe(secs(0.9), path, print(2), None);
         assert_eq!(due(&settler, secs(1.5)), Vec::<PathBuf>::new());
-        assert_eq!(due(&settler, secs(1.9)), [path]);
+        assert_eq!((due(&settler, secs(1.9)), settler.deadline()), (vec![path.to_owned()], Some(secs(1.9))));
         assert!(!settler.take(path, print(3)), "changed since");
         assert!(settler.take(path, print(2)));
         settler.observe(secs(5.0), path, print(2), None);
@@ -457,6 +556,25 @@ mod tests {
             settler.scan_end(&[]);
             assert_eq!(due(&settler, secs(20.0)), [path]);
         }
+    }
+
+    #[test]
+    fn the_deadline_is_when_time_alone_makes_a_file_due() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        for (open, bytes, settled) in [(Some(false), 0, 1.0), (Some(true), 5, 60.0)] {
+            settler.observe(secs(0.0), path, print(bytes), open);
+            assert_eq!((settler.deadline(), due(&settler, secs(99.0))), (None, Vec::new()), "a scan is missing");
+            settler.scan_end(&[]);
+            settler.scan_end(&[]);
+            assert_eq!(settler.deadline(), Some(secs(settled)));
+            assert_eq!(due(&settler, secs(settled)), [path]);
+            settler.forget(path);
+        }
+        settler.observe(secs(0.0), path, print(5), Some(false));
+        settler.observe(secs(0.0), Path::new("b"), print(0), Some(false));
+        assert_eq!(settler.deadline(), Some(secs(1.0)), "what waits for a scan does not hide what does not");
+        settler.hear(false);
+        assert_eq!(settler.deadline(), None);
     }
 
     #[test]
@@ -519,9 +637,35 @@ mod tests {
             let name = if number % 10 == 0 { format!("er/{number}") } else { number.to_string() };
             settler.observe(Tick::from_millis(number), Path::new(&name), print(1), None);
         }
-        let [urgent, others] = settler.due(secs(99.0), 3, |path| path.starts_with("er"));
+        let [urgent, others] = settler.due(secs(99.0), 3, Some(&|path: &Path| path.starts_with("er")));
         assert_eq!(urgent, ["er/0", "er/10", "er/20"].map(PathBuf::from));
         assert_eq!(others, ["1", "2", "3"].map(PathBuf::from));
+        // One that changes goes to the end, one that is gone leaves no place.
+        settler.observe(secs(50.0), Path::new("1"), print(2), None);
+        settler.forget(Path::new("2"));
+        assert_eq!(due(&settler, secs(99.0))[..2], ["er/0", "3"].map(PathBuf::from));
+        assert_eq!(settler.order.len(), settler.waiting.len());
+        assert_eq!(settler.order.last_key_value().unwrap().1.as_ref(), Path::new("1"));
+    }
+
+    #[test]
+    fn an_open_file_does_not_hide_that_a_later_one_is_due_sooner() {
+        let mut settler = settler(Watch::Events);
+        settler.observe(secs(0.0), Path::new("open"), print(1), Some(true));
+        settler.scan_end(&[]);
+        settler.scan_end(&[]);
+        settler.observe(secs(5.0), Path::new("closed"), print(1), Some(false));
+        assert_eq!(settler.deadline(), Some(secs(6.0)));
+    }
+
+    #[test]
+    fn a_file_on_record_is_offered_only_once_it_changes() {
+        let (mut settler, path) = (settler(Watch::Events), Path::new("a"));
+        settler.recognize(path, print(1));
+        settler.observe(secs(1.0), path, print(1), None);
+        assert!(settler.knows(path) && due(&settler, secs(99.0)).is_empty());
+        settler.observe(secs(100.0), path, print(2), None);
+        assert_eq!(due(&settler, secs(101.0)), [path]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! batch: slices become batches of one route each, chosen when the device can take one. Knows no device; which batch
-//! goes is decided in `schedule`.
+//! batch: slices become batches of one route each, chosen when the device can take one. A batch that is not full waits for
+//! companions only while there may be some. Knows no device; which batch goes is decided in `schedule`.
 
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError};
 use crate::clock::Clock;
 use crate::error::Fatal;
 use crate::parcel::{Batch, Work};
+use crate::profile::{Crew, Profile, Step};
 use crate::schedule::Scheduler;
+use crate::upstream::Upstream;
 
 /// Longest sleep without news: no event is missed by it, a clock that was set may be.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -21,15 +23,20 @@ pub fn run(
     mut held: Scheduler<Work>,
     clock: &dyn Clock,
     works: &Receiver<Work>,
+    upstream: &Upstream,
     batches: &Sender<Batch>,
+    profile: &Profile,
 ) -> Result<(), Fatal> {
     let mut is_open = true;
     while is_open || !held.is_empty() {
         // A batch is chosen no sooner than it can be handed over, so that an urgent slice that comes meanwhile is in time.
+        // In this order: once it is dry, all that came of it lies in the channel.
+        held.set_dry(upstream.is_dry() && works.is_empty());
         let wait = held.deadline().map(|deadline| deadline.saturating_sub(clock.now()));
         let is_due = wait.is_some_and(|wait| wait.is_zero());
         let mut select = Select::new();
         let receiving = (is_open && held.has_room()).then(|| select.recv(works));
+        let drying = (!is_due && !held.is_empty()).then(|| select.recv(upstream.waker()));
         if is_due {
             select.send(batches);
         }
@@ -40,8 +47,13 @@ pub fn run(
         };
         match news {
             Err(_) => {}
+            // Whether it is so is looked at above. Somebody else's word may have been taken: then there is none, which is fine.
+            Ok(ready) if Some(ready) == drying => drop(upstream.waker().try_recv()),
             Ok(ready) if Some(ready) == receiving => match works.try_recv() {
-                Ok(work) => held.push(clock.now(), work.route, work),
+                Ok(work) => {
+                    held.push(clock.now(), work.route, work);
+                    profile.waiting(Crew::Batch, held.len());
+                }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => {
                     is_open = false;
@@ -49,9 +61,12 @@ pub fn run(
                 }
             },
             Ok(_) => {
-                let Some((route, works)) = held.next(clock.now()) else { continue };
+                let begun = clock.now();
+                let Some((route, works)) = held.next(begun) else { continue };
+                profile.queue(Crew::Batch, held.len());
+                profile.add(Step::Gather, begun, clock.now(), works.len());
                 match batches.try_send(Batch { route, works }) {
-                    Ok(()) => {}
+                    Ok(()) => profile.queue(Crew::Device, batches.len()),
                     // Nobody else sends, so there is room; were there none, the batch would still not be lost.
                     Err(TrySendError::Full(batch)) => {
                         if batches.send(batch).is_err() {
@@ -76,7 +91,7 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::clock::{SystemClock, Tick};
+    use crate::clock::{ManualClock, SystemClock, Tick};
     use crate::config::BatchSetting;
     use crate::disk::Fingerprint;
     use crate::ledger::WorkKey;
@@ -115,12 +130,45 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_leaves_at_once_when_no_other_is_on_its_way() {
+        let patience = Duration::from_secs(60);
+        let held = Scheduler::new(&BatchSetting { slices_max: 4, wait_ms_max: 20 }, &[false]);
+        let ((to_batch, for_batch), (to_device, for_device)) = (bounded(BATCH_QUEUE), bounded(DEVICE_QUEUE));
+        let upstream = Arc::new(Upstream::new());
+        let watched = Arc::clone(&upstream);
+        // The clock stands still: nothing leaves because it waited for long.
+        let stage = thread::spawn(move || {
+            run(held, &ManualClock::default(), &for_batch, &watched, &to_device, &Profile::default())
+        });
+        to_batch.send(work(0, 0)).unwrap();
+        assert_eq!(for_device.recv_timeout(patience).unwrap().works.len(), 1);
+        // Two files are on their way; the second one is refused.
+        upstream.enter();
+        upstream.enter();
+        to_batch.send(work(0, 1)).unwrap();
+        upstream.leave();
+        while !to_batch.is_empty() {
+            thread::yield_now();
+        }
+        assert!(for_device.is_empty(), "the other one may be a companion");
+        upstream.leave();
+        assert_eq!(for_device.recv_timeout(patience).unwrap().works.len(), 1);
+        drop(to_batch);
+        stage.join().unwrap().unwrap();
+    }
+
+    #[test]
     fn an_urgent_slice_waits_for_one_batch_behind_the_running_one() {
         let setting = BatchSetting { slices_max: 1, wait_ms_max: 0 };
         let held = Scheduler::new(&setting, &[false, true]);
         let (to_batch, for_batch) = bounded(BATCH_QUEUE);
         let (to_device, for_device) = bounded(DEVICE_QUEUE);
-        let stage = thread::spawn(move || run(held, &SystemClock::new(), &for_batch, &to_device));
+        let upstream = Upstream::new();
+        // Others are on their way, as behind a busy device.
+        upstream.enter();
+        let stage = thread::spawn(move || {
+            run(held, &SystemClock::new(), &for_batch, &upstream, &to_device, &Profile::default())
+        });
         // The device is busy: one batch is prefetched, all but one place in the queues are taken, then the urgent one comes.
         to_batch.send(work(0, 0)).unwrap();
         while for_device.is_empty() {

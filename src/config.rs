@@ -37,7 +37,9 @@ pub struct Config {
     pub limits: LimitSetting,
     pub device: String,
     pub precision: Precision,
+    pub cache: CacheSetting,
     pub train: TrainSetting,
+    pub metrics: MetricsSetting,
     pub log: Log,
 }
 
@@ -173,6 +175,23 @@ pub struct LimitSetting {
     pub stop_secs_max: u64,
 }
 
+/// Key `cache`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct CacheSetting {
+    pub path: PathBuf,
+}
+
+/// Key `metrics`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct MetricsSetting {
+    pub path: PathBuf,
+    pub every_secs: u64,
+}
+
 /// Key `log`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -215,7 +234,9 @@ impl Default for Config {
             limits: LimitSetting::default(),
             device: "auto".into(),
             precision: Precision::F32,
+            cache: CacheSetting::default(),
             train: TrainSetting::default(),
+            metrics: MetricsSetting::default(),
             log: Log::default(),
         }
     }
@@ -267,9 +288,21 @@ impl Default for BatchSetting {
     }
 }
 
+impl Default for CacheSetting {
+    fn default() -> Self {
+        CacheSetting { path: "site/kernels".into() }
+    }
+}
+
 impl Default for LimitSetting {
     fn default() -> Self {
         LimitSetting { step_secs_max: 120, stop_secs_max: 60 }
+    }
+}
+
+impl Default for MetricsSetting {
+    fn default() -> Self {
+        MetricsSetting { path: "site/metrics.prom".into(), every_secs: 15 }
     }
 }
 
@@ -362,6 +395,8 @@ impl Config {
             &mut self.results.path,
             &mut self.ledger.path,
             &mut self.model.path,
+            &mut self.cache.path,
+            &mut self.metrics.path,
             &mut self.train.runs_path,
             &mut self.train.cache_path,
         ] {
@@ -411,6 +446,7 @@ impl Config {
         range("batch.slices_max", self.batch.slices_max as u64, 1, 1024);
         range("batch.wait_ms_max", self.batch.wait_ms_max, 0, 60_000);
         range("decode.threads", self.decode.threads as u64, 0, 1024);
+        range("metrics.every_secs", self.metrics.every_secs, 0, DAY_SECS);
         range("limits.step_secs_max", self.limits.step_secs_max, 1, DAY_SECS);
         range("limits.stop_secs_max", self.limits.stop_secs_max, 1, DAY_SECS);
         let smoothing = self.results.smoothing;
@@ -487,6 +523,8 @@ impl Config {
             ("results.path", &self.results.path),
             ("ledger.path", &self.ledger.path),
             ("model.path", &self.model.path),
+            ("cache.path", &self.cache.path),
+            ("metrics.path", &self.metrics.path),
             ("train.runs_path", &self.train.runs_path),
             ("train.cache_path", &self.train.cache_path),
         ];
@@ -649,7 +687,7 @@ mod tests {
                 "2|inbox.setle_ms|is unknown; did you mean `settle_ms`?",
                 "3|inbox.scan_secs|is text; a number such as `10` would be right",
                 "4|batch|is a number; a mapping such as `slices_max: 16, wait_ms_max: 20` would be right",
-                "5|turbo|is unknown; here stand inbox, results, ledger, disk, retention, admission, model, windows, ramp, routes, batch, decode, limits, device, precision, train, log",
+                "5|turbo|is unknown; here stand inbox, results, ledger, disk, retention, admission, model, windows, ramp, routes, batch, decode, limits, device, precision, cache, train, metrics, log",
             ]
         );
     }

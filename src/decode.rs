@@ -24,6 +24,7 @@ use crate::reject::{RejectCode, Rejection};
 use crate::roster::Routing;
 use crate::slice::{Facts, Slice, folder_below};
 use crate::telemetry;
+use crate::upstream::Upstream;
 use crate::watchdog::AtHand;
 
 /// Times that a file is tried to be read in one round.
@@ -130,6 +131,7 @@ impl Decoder {
         admitted: &Receiver<Admitted>,
         batch: &Sender<Work>,
         record: &Sender<Arrival>,
+        upstream: &Upstream,
     ) -> Result<(), Fatal> {
         for file in admitted {
             self.profile.waiting(Crew::Decode, admitted.len());
@@ -138,7 +140,9 @@ impl Decoder {
             if send_all(arrivals, batch, record).is_err() {
                 return Ok(());
             }
+            self.profile.queue(Crew::Record, record.len());
             self.profile.held_up(Crew::Decode, begun, self.clock.now());
+            upstream.leave();
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Which device computes: proven before it is used, never assumed. Knows no model.
 
+mod signature;
 mod want;
 
 use std::ffi::OsString;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
+pub use signature::signature;
 pub use want::Want;
 
 /// A device that passed its test.
@@ -73,8 +75,7 @@ fn cuda(_index: usize) -> Result<Chosen, String> {
 fn cuda(index: usize) -> Result<Chosen, String> {
     use burn::tensor::DeviceType;
 
-    // SAFETY: the call only tries to open the driver's library under its usual names.
-    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+    if !has_driver() {
         return Err("no CUDA device was found (libcuda is not installed; it comes with the NVIDIA driver)".into());
     }
     let n_devices = Device::enumerate(DeviceType::Cuda).len();
@@ -94,6 +95,18 @@ fn cuda(index: usize) -> Result<Chosen, String> {
     })
 }
 
+#[cfg(feature = "cuda")]
+fn has_driver() -> bool {
+    // SAFETY: the call only tries to open the driver's library under its usual names.
+    unsafe { cudarc::driver::sys::is_culib_present() }
+}
+
+#[cfg(feature = "cuda")]
+fn has_compiler() -> bool {
+    // SAFETY: the call only tries to open the library under its usual names.
+    unsafe { cudarc::nvrtc::sys::is_culib_present() }
+}
+
 /// What compiling kernels on an NVIDIA device needs beside the driver. CubeCL panics where it is missing, so it is
 /// looked for beforehand, in the same places.
 #[derive(Debug)]
@@ -111,10 +124,8 @@ impl Toolkit {
     /// Looks at this machine.
     #[cfg(feature = "cuda")]
     pub fn of_this_machine() -> Self {
-        // SAFETY: the call only tries to open the library under its usual names.
-        let nvrtc_found = unsafe { cudarc::nvrtc::sys::is_culib_present() };
         let nvrtc_names = cudarc::get_lib_name_candidates("nvrtc");
-        Toolkit { nvrtc_found, nvrtc_names, cuda_path: std::env::var_os("CUDA_PATH"), root: "/".into() }
+        Toolkit { nvrtc_found: has_compiler(), nvrtc_names, cuda_path: std::env::var_os("CUDA_PATH"), root: "/".into() }
     }
 
     /// Says what is missing, where it was looked for and how to get it.

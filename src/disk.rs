@@ -154,7 +154,9 @@ impl<F: Files> Disk for F {
         let mut folders = files.iter().map(|(path, _)| parent(path)).collect::<io::Result<Vec<_>>>()?;
         folders.sort_unstable();
         folders.dedup();
-        folders.iter().try_for_each(|folder| make_folders_on(self, folder))?;
+        // Their names are synced last, with those of the files: whoever waits for a result sees it a sync sooner.
+        let mut above = Vec::new();
+        folders.iter().try_for_each(|folder| make_unsynced(self, folder, &mut above))?;
         for files in files.chunks(SYNCED_TOGETHER) {
             let mut temporaries = Vec::with_capacity(files.len());
             for (path, bytes) in files {
@@ -169,7 +171,10 @@ impl<F: Files> Disk for F {
                 temporary.is_renamed = true;
             }
         }
-        folders.iter().try_for_each(|folder| self.sync_names(folder))
+        folders.iter().try_for_each(|folder| self.sync_names(folder))?;
+        above.sort_unstable();
+        above.dedup();
+        above.iter().try_for_each(|folder| self.sync_names(folder))
     }
 
     fn secure(&self, path: &Path) -> io::Result<()> {
@@ -367,17 +372,26 @@ pub fn make_folders(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// One of them cannot be made or synced.
 pub fn make_folders_on<F: Files>(files: &F, folder: &Path) -> io::Result<()> {
+    let mut above = Vec::new();
+    make_unsynced(files, folder, &mut above)?;
+    above.iter().try_for_each(|folder| files.sync_names(folder))
+}
+
+/// Makes a folder and those above it. The folders that hold their names are added to `above`, outer ones first: the caller
+/// syncs them.
+fn make_unsynced<F: Files>(files: &F, folder: &Path, above: &mut Vec<PathBuf>) -> io::Result<()> {
     if folder.as_os_str().is_empty() {
         return Ok(());
     }
     match files.make_folder(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            make_folders_on(files, parent(folder)?)?;
+            make_unsynced(files, parent(folder)?, above)?;
             make_one(files.make_folder(folder))?;
         }
         made => make_one(made)?,
     }
-    folder.parent().map_or(Ok(()), |above| files.sync_names(above))
+    above.extend(folder.parent().map(Path::to_owned));
+    Ok(())
 }
 
 fn make_one(made: io::Result<()>) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::ensemble::Logits;
 use crate::error::{Exit, Fatal};
 use crate::ledger::Ledger;
@@ -32,20 +32,43 @@ pub struct Fleet {
     pub routes: Arc<[Route]>,
 }
 
+/// Sizes of batches for which a device gets ready before the first slice, largest first, so that a lack of memory shows at
+/// once. A GPU chooses its kernels anew for every power of two that a size is rounded up to; a choice in the middle of the
+/// work would keep slices waiting. A CPU has nothing to choose; one slice shows that it works.
+pub fn batch_sizes(slices_max: usize, is_cpu: bool) -> Vec<usize> {
+    if is_cpu {
+        return vec![1];
+    }
+    let most = slices_max.max(1);
+    let mut sizes: Vec<usize> = (0..).map(|power| 1 << power).take_while(|size| *size < most).collect();
+    sizes.push(most);
+    sizes.reverse();
+    sizes
+}
+
+/// Scores slices of air, and says how long it took.
+///
+/// # Errors
+/// The device failed.
+pub fn try_out(scorer: &mut dyn Scorer, n_slices: usize, clock: &dyn Clock) -> Result<Tick, Fatal> {
+    let air = blank(WARM_UP_SIDE);
+    let begun = clock.now();
+    let scored = catch_unwind(AssertUnwindSafe(|| scorer.score(&vec![&air; n_slices], clock)));
+    let scored = scored.unwrap_or_else(|_| Err(EngineError::Device("it panicked".into())));
+    scored.map_err(|error| Fatal::new(Exit::Device, format!("at the first try {error}")))?;
+    Ok(clock.now().saturating_sub(begun))
+}
+
 impl Fleet {
-    /// Tries every model once on slices of air: `n_slices` at a time and one alone. Kernels are compiled and chosen here,
-    /// a device that is broken or too small shows before anything is taken.
+    /// Tries every model on slices of air in batches of these sizes. Kernels are compiled and chosen here, a device that is
+    /// broken or too small shows before anything is taken.
     ///
     /// # Errors
     /// The device failed.
-    pub fn warm_up(&mut self, n_slices: usize, clock: &dyn Clock) -> Result<(), Fatal> {
-        let air = blank(WARM_UP_SIDE);
-        for n_slices in [n_slices.max(1), 1] {
-            let slices = vec![&air; n_slices];
+    pub fn warm_up(&mut self, sizes: &[usize], clock: &dyn Clock) -> Result<(), Fatal> {
+        for size in sizes {
             for engine in &mut self.engines {
-                let scored = catch_unwind(AssertUnwindSafe(|| engine.score(&slices, clock)));
-                let scored = scored.unwrap_or_else(|_| Err(EngineError::Device("it panicked".into())));
-                scored.map_err(|error| Fatal::new(Exit::Device, format!("at the first try {error}")))?;
+                try_out(engine.as_mut(), *size, clock)?;
             }
         }
         Ok(())
@@ -152,6 +175,7 @@ impl Inference {
                     return Ok(());
                 }
                 self.profile.held_up(Crew::Device, begun, self.clock.now());
+                self.profile.queue(Crew::Record, record.len());
             }
         }
     }
@@ -306,6 +330,13 @@ mod tests {
         let scored = scored.map(|work| work.slice.rows).collect();
         let attempts = |number| ledger.file(&path_key(&path(number))).unwrap().unwrap().attempts;
         (ended, scored, (0..sides.len()).map(attempts).collect())
+    }
+
+    #[test]
+    fn a_gpu_gets_ready_for_every_size_that_it_chooses_kernels_for() {
+        assert_eq!(batch_sizes(16, false), [16, 8, 4, 2, 1]);
+        assert_eq!(batch_sizes(12, false), [12, 8, 4, 2, 1]);
+        assert_eq!((batch_sizes(1, false), batch_sizes(0, false), batch_sizes(16, true)), (vec![1], vec![1], vec![1]));
     }
 
     #[test]

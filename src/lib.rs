@@ -2,10 +2,10 @@
 //!
 //! In reading order: the words ([`slice`], [`reject`], [`parcel`]); the stages in the order of the flow ([`watch`],
 //! [`admit`], [`decode`], [`batch`] with [`schedule`], [`infer`], [`record`]) and what wires them ([`pipeline`],
-//! [`stage`]); what they share ([`config`], [`route`], [`clock`], [`disk`], [`ledger`], [`tally`], [`dispose`],
+//! [`stage`]); what they share ([`config`], [`route`], [`clock`], [`disk`], [`ledger`], [`recalled`], [`tally`], [`upstream`], [`dispose`],
 //! [`patience`], [`room`], [`retention`], [`daily_log`], [`supervisor`], [`watchdog`], [`identity`], [`names`],
-//! [`limits`], [`error`], [`telemetry`], [`flood`]); DICOM ([`dicom`]); models and devices ([`model`], [`ensemble`],
-//! [`roster`], [`registry`], [`device`], [`engine`], [`frugal`]); what comes out ([`results`], [`study`], [`picture`]); synthetic
+//! [`limits`], [`error`], [`telemetry`], [`profile`], [`metrics`], [`flood`]); DICOM ([`dicom`]); models and devices ([`model`], [`ensemble`],
+//! [`roster`], [`registry`], [`device`], [`kernel_cache`], [`engine`], [`frugal`]); what comes out ([`results`], [`study`], [`picture`]); synthetic
 //! heads ([`phantom`]); training ([`trainer`]); measuring ([`measure`]); the commands ([`cli`]).
 
 pub mod admit;
@@ -26,9 +26,11 @@ pub mod flood;
 pub mod frugal;
 pub mod identity;
 pub mod infer;
+pub mod kernel_cache;
 pub mod ledger;
 pub mod limits;
 pub mod measure;
+pub mod metrics;
 pub mod model;
 pub mod names;
 pub mod parcel;
@@ -37,6 +39,7 @@ pub mod phantom;
 pub mod picture;
 pub mod pipeline;
 pub mod profile;
+pub mod recalled;
 pub mod record;
 pub mod registry;
 pub mod reject;
@@ -53,6 +56,7 @@ pub mod supervisor;
 pub mod tally;
 pub mod telemetry;
 pub mod trainer;
+pub mod upstream;
 pub mod watch;
 pub mod watchdog;
 pub mod yaml;

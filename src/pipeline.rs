@@ -25,13 +25,14 @@ use crate::disk::Disk;
 use crate::dispose::Disposer;
 use crate::error::{Exit, Fatal};
 use crate::frugal::Frugal;
-use crate::infer::{Engine, Fleet, Inference, Scorer};
+use crate::infer::{Engine, Fleet, Inference, Scorer, batch_sizes};
 use crate::ledger::Ledger;
 use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE, SIGHTINGS_QUEUE};
 use crate::model::Model;
 use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
 use crate::patience::Patience;
 use crate::profile::{Profile, ProfileReport};
+use crate::recalled::Recalled;
 use crate::record::Recorder;
 use crate::retention::{self, Retention};
 use crate::room::RoomWatch;
@@ -40,6 +41,7 @@ use crate::schedule::Scheduler;
 use crate::stage::{self, Stage, Stop};
 use crate::supervisor::Supervisor;
 use crate::tally::{Count, Tally};
+use crate::upstream::Upstream;
 use crate::watchdog::{self, AtHand, Watchdog};
 use crate::{batch, watch};
 
@@ -110,8 +112,9 @@ impl Pipeline {
         let profile: Arc<Profile> = Arc::default();
         let engines = scorers.into_iter().map(|scorer| Box::new(Frugal::new(scorer)) as Box<dyn Scorer>).collect();
         let mut fleet = Fleet { engines, routes: Arc::clone(&roster.routing.routes) };
-        // A CPU has nothing to get ready; one slice shows that it works.
-        fleet.warm_up(if device.is_cpu() { 1 } else { config.batch.slices_max }, clock.as_ref())?;
+        let begun = clock.now();
+        fleet.warm_up(&batch_sizes(config.batch.slices_max, device.is_cpu()), clock.as_ref())?;
+        tracing::info!("The models were tried ({:.1} s).", clock.now().saturating_sub(begun).as_secs_f64());
         let routing = roster.routing;
         for route in routing.routes.iter() {
             let models = route.ensemble.label();
@@ -127,6 +130,7 @@ impl Pipeline {
             Source::Files { roots, .. } => roots.as_slice().into(),
         };
 
+        let upstream: Arc<Upstream> = Arc::default();
         let (to_decode, for_decode) = bounded::<Admitted>(ADMITTED_QUEUE);
         let (to_batch, for_batch) = bounded::<Work>(BATCH_QUEUE);
         let (to_device, for_device) = bounded::<Batch>(DEVICE_QUEUE);
@@ -145,12 +149,14 @@ impl Pipeline {
             returns: Arc::clone(&returns),
             ticket: 0,
             disposer: disposer.clone(),
+            recalled: Recalled::default(),
+            profile: Arc::clone(&profile),
         };
         let mut stages = Vec::new();
         if !one_shot {
             stages.push(spawn_retention(&disk, &ledger, &clock, &config, &stop)?);
         }
-        stages.extend(spawn_source(source, admission, &config, to_decode, &stop)?);
+        stages.extend(spawn_source(source, admission, &config, to_decode, &upstream, &stop)?);
         let decoder = Decoder {
             clock: Arc::clone(&clock),
             disk: Arc::clone(&disk),
@@ -173,13 +179,16 @@ impl Pipeline {
         for (idx, at_hand) in decoders.iter().enumerate() {
             let decoder = Decoder { at_hand: Arc::clone(at_hand), ..decoder.clone() };
             let (input, works, record) = (for_decode.clone(), to_batch.clone(), to_record.clone());
-            stages.push(stage::spawn(&format!("decode-{idx}"), &stop, move || decoder.run(&input, &works, &record))?);
+            let upstream = Arc::clone(&upstream);
+            let run = move || decoder.run(&input, &works, &record, &upstream);
+            stages.push(stage::spawn(&format!("decode-{idx}"), &stop, run)?);
         }
         drop((for_decode, to_batch));
         let urgent: Vec<bool> = routing.routes.iter().map(|route| route.urgent).collect();
         let (held, batch_clock) = (Scheduler::new(&config.batch, &urgent), Arc::clone(&clock));
+        let gathering = Arc::clone(&profile);
         stages.push(stage::spawn("batch", &stop, move || {
-            batch::run(held, batch_clock.as_ref(), &for_batch, &to_device)
+            batch::run(held, batch_clock.as_ref(), &for_batch, &upstream, &to_device, &gathering)
         })?);
         let inference = Inference {
             fleet,
@@ -266,7 +275,10 @@ impl Pipeline {
 }
 
 /// Puts every model on the device, once.
-fn scorers(roster: &Roster, device: &Chosen) -> Result<Vec<Box<dyn Scorer>>, Fatal> {
+///
+/// # Errors
+/// A model does not fit its backbone or the device.
+pub fn scorers(roster: &Roster, device: &Chosen) -> Result<Vec<Box<dyn Scorer>>, Fatal> {
     let engine = |model: &Model| {
         let name = format!("{}/{}", model.card.name, model.card.version);
         let engine = Engine::new(model, device).map_err(|error| Fatal::config(format!("{name}: {error}")))?;
@@ -312,20 +324,22 @@ fn spawn_source(
     admission: Admission,
     config: &Config,
     to_decode: Sender<Admitted>,
+    upstream: &Arc<Upstream>,
     stop: &Stop,
 ) -> Result<Vec<Stage>, Fatal> {
-    let halt = stop.clone();
+    let (halt, upstream) = (stop.clone(), Arc::clone(upstream));
     match source {
         Source::Inbox => {
             let (to_admit, for_admit): (Sender<Sighting>, Receiver<Sighting>) = bounded(SIGHTINGS_QUEUE);
             let (inbox, watch_halt) = (config.inbox.clone(), stop.clone());
             let watch = stage::spawn("watch", stop, move || watch::run(&inbox, &to_admit, &watch_halt))?;
-            let admit = stage::spawn("admit", stop, move || admission.run(&for_admit, &to_decode, &halt))?;
+            let run = move || admission.run(&for_admit, &to_decode, &upstream, &halt);
+            let admit = stage::spawn("admit", stop, run)?;
             Ok(vec![watch, admit])
         }
         Source::Files { files, .. } => {
             let list = stage::spawn("list", stop, move || {
-                offer(&files, &admission, &to_decode, &halt);
+                offer(&files, &admission, &to_decode, &upstream, &halt);
                 Ok(())
             })?;
             Ok(vec![list])
@@ -333,18 +347,22 @@ fn spawn_source(
     }
 }
 
-fn offer(files: &[PathBuf], admission: &Admission, to_decode: &Sender<Admitted>, stop: &Stop) {
+fn offer(files: &[PathBuf], admission: &Admission, to_decode: &Sender<Admitted>, upstream: &Upstream, stop: &Stop) {
+    // As long as files are being offered more is on its way.
+    upstream.enter();
     for (ticket, path) in (1..).zip(files) {
         if stop.is_wished() {
-            return;
+            break;
         }
         // What cannot be looked at is offered all the same: the decoder finds the reason.
         let fingerprint = admission.disk.fingerprint(path).ok().flatten().unwrap_or_default();
         admission.tally.admit();
         let file = Admitted { ticket, path: path.clone(), fingerprint, at: admission.clock.now() };
+        upstream.enter();
         if to_decode.send(file).is_err() {
             admission.tally.give_back();
-            return;
+            break;
         }
     }
+    upstream.leave();
 }

@@ -12,8 +12,12 @@ use crate::clock::Tick;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Crew {
+    /// The one that lets files in.
+    Admit,
     /// The decoding threads.
     Decode,
+    /// The one that gathers batches.
+    Batch,
     /// The one that owns the device.
     Device,
     /// The one that records.
@@ -23,12 +27,18 @@ pub enum Crew {
 /// A step of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Looking at files that were sighted. Counts sightings.
+    Notice,
+    /// Looking once more and asking the record. Counts files.
+    Admit,
     /// Reading a file and its digest. Counts files.
     Read,
     /// The walk ahead, header and pixels. Counts files.
     Decode,
     /// Digests of pictures, routes, what is known of them. Counts slices.
     Identify,
+    /// Gathering slices into batches. Counts slices.
+    Gather,
     /// Upload, windows and resizing. Counts slices.
     Window,
     /// The networks. Counts slices.
@@ -43,10 +53,16 @@ pub enum Step {
     Inputs,
 }
 
-const STEPS: [(Step, Crew, &str); 9] = [
+/// An inbox is looked at for ever, whether there is something to do or not: that is no part of a run and never its limit.
+const NOTICE: &str = "notice";
+
+const STEPS: [(Step, Crew, &str); 12] = [
+    (Step::Notice, Crew::Admit, NOTICE),
+    (Step::Admit, Crew::Admit, "admit"),
     (Step::Read, Crew::Decode, "read"),
     (Step::Decode, Crew::Decode, "decode"),
     (Step::Identify, Crew::Decode, "identify"),
+    (Step::Gather, Crew::Batch, "gather"),
     (Step::Window, Crew::Device, "window"),
     (Step::Network, Crew::Device, "network"),
     (Step::Results, Crew::Record, "results"),
@@ -55,7 +71,31 @@ const STEPS: [(Step, Crew, &str); 9] = [
     (Step::Inputs, Crew::Record, "inputs"),
 ];
 
-const CREWS: [Crew; 3] = [Crew::Decode, Crew::Device, Crew::Record];
+const CREWS: [Crew; 5] = [Crew::Admit, Crew::Decode, Crew::Batch, Crew::Device, Crew::Record];
+
+impl Crew {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Crew::Admit => "admit",
+            Crew::Decode => "decode",
+            Crew::Batch => "batch",
+            Crew::Device => "device",
+            Crew::Record => "record",
+        }
+    }
+
+    /// The step of which each item that leaves it has had one, and what that step counts.
+    fn last_step(self) -> (Step, &'static str) {
+        match self {
+            Crew::Admit => (Step::Admit, "files"),
+            Crew::Decode => (Step::Identify, "slices"),
+            Crew::Batch => (Step::Gather, "slices"),
+            Crew::Device => (Step::Network, "slices"),
+            Crew::Record => (Step::Results, "slices"),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Meter {
@@ -70,6 +110,7 @@ struct Door {
     held_up: AtomicU64,
     looks: AtomicU64,
     waiting: AtomicU64,
+    now: AtomicU64,
     most: AtomicU64,
 }
 
@@ -107,8 +148,11 @@ impl Profile {
         let meter = &self.meters[step as usize];
         meter.count.fetch_add(count as u64, Ordering::Relaxed);
         meter.nanos.fetch_add(nanos(ended.saturating_sub(begun)), Ordering::Relaxed);
-        self.first.fetch_min(nanos(begun), Ordering::Relaxed);
-        self.last.fetch_max(nanos(ended), Ordering::Relaxed);
+        // A run lasts as long as there is something to do.
+        if step != Step::Notice {
+            self.first.fetch_min(nanos(begun), Ordering::Relaxed);
+            self.last.fetch_max(nanos(ended), Ordering::Relaxed);
+        }
     }
 
     /// A thread of this crew found so much waiting for it when it took something.
@@ -116,6 +160,13 @@ impl Profile {
         let door = &self.doors[crew as usize];
         door.looks.fetch_add(1, Ordering::Relaxed);
         door.waiting.fetch_add(len as u64, Ordering::Relaxed);
+        self.queue(crew, len);
+    }
+
+    /// So much waits for this crew now, as who puts it there sees it.
+    pub fn queue(&self, crew: Crew, len: usize) {
+        let door = &self.doors[crew as usize];
+        door.now.store(len as u64, Ordering::Relaxed);
         door.most.fetch_max(len as u64, Ordering::Relaxed);
     }
 
@@ -137,6 +188,7 @@ impl Profile {
                 .map(|((_, _, name), meter)| {
                     let (count, busy_s) = (read(&meter.count), secs(read(&meter.nanos)));
                     let share = busy_s / (elapsed_s * threads as f64);
+                    let share = if *name == NOTICE { share.min(1.0) } else { share };
                     StepReport { step: name, count, busy_s, share, ms_each: busy_s * 1e3 / count.max(1) as f64 }
                 })
                 .collect();
@@ -144,15 +196,20 @@ impl Profile {
             crews.push(CrewReport {
                 crew,
                 threads,
-                busy: steps.iter().map(|step| step.share).sum(),
+                busy: steps.iter().filter(|step| step.step != NOTICE).map(|step| step.share).sum(),
                 held_up: secs(read(&door.held_up)) / (elapsed_s * threads as f64),
+                done: read(&self.meters[crew.last_step().0 as usize].count),
+                unit: crew.last_step().1,
+                held_up_s: secs(read(&door.held_up)),
                 queue_mean: read(&door.waiting) as f64 / looks,
+                queue_now: read(&door.now),
                 queue_most: read(&door.most),
                 steps,
             });
         }
         let busiest = crews.iter().max_by(|a, b| a.busy.total_cmp(&b.busy))?;
-        let limit = busiest.steps.iter().max_by(|a, b| a.share.total_cmp(&b.share))?.step;
+        let steps = busiest.steps.iter().filter(|step| step.step != NOTICE);
+        let limit = steps.max_by(|a, b| a.share.total_cmp(&b.share))?.step;
         Some(ProfileReport { elapsed_s, limit, crews })
     }
 }
@@ -175,10 +232,18 @@ pub struct CrewReport {
     pub crew: Crew,
     /// Its threads.
     pub threads: usize,
-    /// Share of its threads' time in which they worked.
+    /// Share of its threads' time in which they worked; looking at the inbox is not counted.
     pub busy: f64,
     /// Share in which they waited to hand something on; the rest they waited for something to do.
     pub held_up: f64,
+    /// The same in seconds of all its threads.
+    pub held_up_s: f64,
+    /// What it has handed on.
+    pub done: u64,
+    /// Of what.
+    pub unit: &'static str,
+    /// What waits for it now, as far as was seen last.
+    pub queue_now: u64,
     /// What waited for it when it took something, on average.
     pub queue_mean: f64,
     /// And at most.
@@ -218,11 +283,7 @@ impl fmt::Display for ProfileReport {
             "threads", "busy", "held up", "idle", "queue mean", "queue most"
         )?;
         for CrewReport { crew, busy, held_up, queue_mean, queue_most, .. } in &self.crews {
-            let name = match crew {
-                Crew::Decode => "decode",
-                Crew::Device => "device",
-                Crew::Record => "record",
-            };
+            let name = crew.name();
             let idle = (1.0 - busy - held_up).max(0.0);
             let [busy, held_up, idle] = [busy, held_up, &idle].map(|share| share * 100.0);
             writeln!(f, "{name:<10}{busy:>6.1} %{held_up:>8.1} %{idle:>7.1} %{queue_mean:>12.1}{queue_most:>12}")?;
@@ -261,17 +322,23 @@ mod tests {
         profile.held_up(Crew::Decode, at(700), at(900));
         profile.add(Step::Window, at(100), at(200), 2);
         profile.add(Step::Network, at(200), at(1000), 2);
+        profile.add(Step::Notice, at(0), at(5000), 7);
         profile.waiting(Crew::Record, 3);
         profile.waiting(Crew::Record, 0);
+        profile.queue(Crew::Record, 2);
+        profile.queue(Crew::Device, 1);
         let report = profile.report(2).unwrap();
         assert_eq!((report.elapsed_s, report.limit), (1.0, "network"));
         let shares: Vec<(f64, f64)> = report.crews.iter().map(|crew| (crew.busy, crew.held_up)).collect();
-        let expected = [(0.6, 0.1), (0.9, 0.0), (0.0, 0.0)];
+        let expected = [(0.0, 0.0), (0.6, 0.1), (0.0, 0.0), (0.9, 0.0), (0.0, 0.0)];
         for ((busy, held_up), (a, b)) in shares.iter().zip(expected) {
             assert!((busy - a).abs() < 1e-9 && (held_up - b).abs() < 1e-9, "{shares:?}");
         }
-        assert_eq!((report.crews[2].queue_mean, report.crews[2].queue_most), (1.5, 3));
-        let network = &report.crews[1].steps[1];
+        let record = &report.crews[4];
+        assert_eq!((record.queue_mean, record.queue_now, record.queue_most), (1.5, 2, 3));
+        let device = &report.crews[3];
+        assert_eq!((device.done, device.unit, device.queue_now), (2, "slices", 1));
+        let network = &device.steps[1];
         assert_eq!((network.count, network.ms_each), (2, 400.0));
         let text = report.to_string();
         assert!(text.contains("The limit is: network (1.0 s in all)."), "{text}");

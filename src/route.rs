@@ -93,6 +93,13 @@ impl Rules {
         self.routes.iter().find(asks).is_some_and(|route| route.urgent && !route.conditions.is_empty())
     }
 
+    /// Whether there can be such a folder.
+    pub fn has_urgent_folders(&self) -> bool {
+        self.routes
+            .iter()
+            .any(|route| route.urgent && route.conditions.iter().any(|condition| condition.is_of_folder()))
+    }
+
     /// What every route says about a slice with these facts, the default route last.
     pub fn explain(&self, facts: &Facts) -> Vec<Opinion> {
         let chosen = self.choose(facts);
@@ -344,6 +351,7 @@ mod tests {
         let urgent =
             ["er", "er/new", "er/old", "er/old/1", "ward", "", "x"].map(|folder| rules.is_urgent_folder(folder));
         assert_eq!(urgent, [true, true, false, false, false, false, false]);
+        assert!(rules.has_urgent_folders());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::limits::{HELD_BATCHES, URGENT_IN_A_ROW};
 
 /// Slices that wait for the device, by route.
 ///
-/// A route is *ready* when it holds a full batch, when its oldest slice has waited long enough, when the house is full
-/// so that no further slice could come, or when the end is near. Of the ready routes the one whose oldest slice came
+/// A route is *ready* when it holds a full batch, when its oldest slice has waited long enough, when no further slice is on
+/// its way or the house is full so that none could come, or when the end is near. Of the ready routes the one whose oldest slice came
 /// first goes, urgent routes before others; but after [`URGENT_IN_A_ROW`] urgent batches one other ready route has its
 /// turn. So a ready route waits for no slice that came after its own, except in that many urgent batches for each
 /// other one.
@@ -25,6 +25,7 @@ pub struct Scheduler<T> {
     n_came: u64,
     urgent_in_a_row: usize,
     is_ending: bool,
+    is_dry: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl<T> Scheduler<T> {
             n_came: 0,
             urgent_in_a_row: 0,
             is_ending: false,
+            is_dry: false,
         }
     }
 
@@ -67,6 +69,11 @@ impl<T> Scheduler<T> {
         self.n_held == 0
     }
 
+    /// How many items wait, of all routes.
+    pub fn len(&self) -> usize {
+        self.n_held
+    }
+
     /// Adds an item of a route. The caller has asked for room.
     pub fn push(&mut self, now: Tick, route: usize, item: T) {
         self.lanes[route].items.push_back(Waiting { number: self.n_came, since: now, item });
@@ -77,6 +84,11 @@ impl<T> Scheduler<T> {
     /// Nothing more comes: what is held leaves without waiting.
     pub fn end(&mut self) {
         self.is_ending = true;
+    }
+
+    /// Whether, as far as one can tell, nothing is on its way: then no batch waits to become fuller.
+    pub fn set_dry(&mut self, is_dry: bool) {
+        self.is_dry = is_dry;
     }
 
     /// The earliest time at which a route is ready, now or later, if nothing else happens.
@@ -110,7 +122,7 @@ impl<T> Scheduler<T> {
 
     fn ready_at(&self, lane: &Lane<T>) -> Option<Tick> {
         let first = lane.items.front()?;
-        let leaves_now = lane.items.len() >= self.most || self.is_ending || !self.has_room();
+        let leaves_now = lane.items.len() >= self.most || self.is_ending || self.is_dry || !self.has_room();
         Some(if leaves_now { Tick::ZERO } else { first.since + self.wait })
     }
 }
@@ -143,6 +155,20 @@ mod tests {
         held.push(at(30), 0, 4);
         held.end();
         assert_eq!((held.next(at(30)), held.is_empty()), (Some((0, vec![4])), true));
+    }
+
+    #[test]
+    fn nobody_waits_for_companions_when_none_are_on_their_way() {
+        let mut held = scheduler(4, &[false, false]);
+        held.push(at(0), 0, 'a');
+        held.push(at(0), 1, 'b');
+        held.push(at(0), 0, 'c');
+        assert_eq!((held.next(at(0)), held.deadline()), (None, Some(at(20))));
+        held.set_dry(true);
+        assert_eq!(held.deadline(), Some(Tick::ZERO));
+        assert_eq!(held.next(at(0)), Some((0, vec!['a', 'c'])));
+        held.set_dry(false);
+        assert_eq!((held.next(at(1)), held.deadline()), (None, Some(at(20))), "and waits again when some are");
     }
 
     #[test]

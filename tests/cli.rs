@@ -47,6 +47,39 @@ fn a_wrong_configuration_is_78_with_file_line_and_key() {
 }
 
 #[test]
+fn warmup_tries_every_model_and_says_what_is_kept() {
+    let routes =
+        "routes:\n- { name: a, match: { folder: a }, models: [{ name: phantom_only }] }\ncache: { path: kernels }\n";
+    let site = Site::new("keep", routes);
+    let config = site.path("daemon.yaml").display().to_string();
+    let output = run(&["warmup", "--config", &config, "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let models: Vec<&str> =
+        answer["models"].as_array().unwrap().iter().map(|row| row["model"].as_str().unwrap()).collect();
+    assert!(
+        models.len() == 2 && models[0].starts_with("phantom_only/") && models[1].starts_with("untrained/"),
+        "{answer}"
+    );
+    let is_time = |row: &Value, key: &str| row[key].as_f64().is_some_and(|secs| secs > 0.0);
+    assert!(answer["models"].as_array().unwrap().iter().all(|row| is_time(row, "first_s") && is_time(row, "second_s")));
+    assert_eq!((&answer["device"], &answer["cache"]), (&Value::from("cpu"), &Value::Null));
+    assert!(answer["note"].as_str().unwrap().contains("nothing needs keeping"), "{answer}");
+    assert!(!site.path("kernels").exists(), "a CPU leaves nothing");
+    let text = stdout(&run(&["warmup", "--config", &config]));
+    assert!(text.contains("device cpu, batches of 1") && text.contains("first s"), "{text}");
+    // A folder that cannot be is no reason to fail, neither here nor at the daemon's start.
+    fs::write(site.path("kernels"), "a file, no folder").unwrap();
+    assert!(run(&["warmup", "--config", &config]).status.success());
+    let checked = run(&["check", "--config", &config]);
+    assert!(
+        checked.status.success() && stdout(&checked).contains("compiled kernels are not kept"),
+        "{}",
+        stdout(&checked)
+    );
+}
+
+#[test]
 fn check_reports_all_problems_at_once() {
     let site = Site::new("keep", "");
     let text = fs::read_to_string(site.path("daemon.yaml")).unwrap();

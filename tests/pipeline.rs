@@ -58,6 +58,39 @@ fn files_become_results_summaries_and_log_lines() {
 }
 
 #[test]
+fn the_metrics_tell_what_each_stage_did() {
+    let site = Site::new("keep", "metrics: { path: figures/ichd.prom, every_secs: 1 }\n");
+    let slices = phantoms(&site.path("heads"), 1, 5);
+    let daemon = site.start();
+    let metrics = |site: &Site| fs::read_to_string(site.path("figures/ichd.prom")).unwrap_or_default();
+    site.wait_until("the first metrics", |site| metrics(site).contains("ichd_files_in_flight 0\n"));
+    for (idx, slice) in slices.iter().enumerate() {
+        site.drop_file(slice, &format!("{idx}.dcm"));
+    }
+    site.wait_until("metrics of the slices", |site| metrics(site).contains("ichd_slices_total 5\n"));
+    let (code, log) = daemon.stop("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    let found = metrics(&site);
+    let value = |sample: &str| -> f64 {
+        let line = found.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{sample} is missing in\n{found}")).parse().unwrap()
+    };
+    assert_eq!(value("ichd_files_total{outcome=\"done\"}"), 5.0);
+    assert_eq!(value("ichd_stage_done_total{stage=\"admit\",unit=\"files\"}"), 5.0);
+    for stage in ["decode", "batch", "device", "record"] {
+        assert_eq!(value(&format!("ichd_stage_done_total{{stage=\"{stage}\",unit=\"slices\"}}")), 5.0, "{stage}");
+    }
+    for stage in ["admit", "decode", "batch", "device", "record"] {
+        assert!(value(&format!("ichd_stage_busy_seconds_total{{stage=\"{stage}\"}}")) > 0.0, "{stage}");
+        let (now, most) =
+            ["length", "peak"].map(|what| value(&format!("ichd_stage_queue_{what}{{stage=\"{stage}\"}}"))).into();
+        assert!(now == 0.0 && most >= now, "{stage}: {now} of {most} when all is done");
+    }
+    assert!(value("ichd_stage_queue_peak{stage=\"admit\"}") >= 1.0);
+    assert!(!found.contains("0.dcm"), "no file is named");
+}
+
+#[test]
 fn a_broken_schema_would_be_noticed() {
     let slice_schema = schema(include_str!("../schemas/ichd.slice.v1.json"));
     assert!(!slice_schema.is_valid(&serde_json::json!({"schema": "ichd.slice.v1"})));

@@ -267,12 +267,16 @@ fn no_output_holds_what_is_about_a_patient() {
         reason.as_object_mut().unwrap().remove("file");
         assert_clean("a reason", reason.to_string().as_bytes(), &[]);
     }
+    let metrics = fs::read(site.path("site/metrics.prom")).unwrap();
+    assert!(metrics.starts_with(b"# HELP ichd_info "));
+    assert_clean("the metrics", &metrics, &[]);
+    assert_eq!(files(&site.path("site")).len(), 1, "more than the metrics");
     // Its key is the path of the input.
     for name in ["ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.lock"] {
         let bytes = fs::read(site.path(name)).unwrap_or_default();
         assert_clean(name, &bytes, &["FOLDER", "FILE"]);
     }
-    let known = ["inbox", "done", "rejected", "results", "daemon.yaml", "models"];
+    let known = ["inbox", "done", "rejected", "results", "daemon.yaml", "models", "site"];
     for entry in fs::read_dir(site.folder.path()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(known.contains(&name.as_str()) || name.starts_with("ledger."), "{name} was not looked at");

@@ -10,6 +10,13 @@ when all files drop at once, the time from drop to result when they come one by 
 largest memory, its processor time a slice, and the time from its start until it is ready. Ratios: ichd against each peer, above 1
 where ichd is better.
 
+With --growth, tables instead: how slices a second, processor time a slice and memory grow with the number of files that drop
+at once (1,000, 10,000; --large: 100,000), with bursts of 1 to 64, and with slices of 128 to 1024 pixels; for ichd also how long
+a restart takes to find a new file among those on record. Each row is a process of its own. A peer's row that would take longer
+than --row-seconds, as the row before it foretells, is left out.
+
+    python tools/bench_path.py --growth files bursts sides --networks mobilenet_v2 --peers onnx --json growth.json
+
 ichd waits until a file has been quiet for `settle_ms` before it takes it, which the Python daemons do not; its times from drop to
 result include that second or so, and a second figure leaves it out. --settle sets it.
 """
@@ -95,13 +102,16 @@ class Ichd(Contender):
 
     def __init__(self, folder, args, models, name):
         super().__init__(folder)
-        self.settle = args.settle / 1000
+        self.settle, self.program = args.settle / 1000, args.ichd
         (folder / "daemon.yaml").write_text(
             f"inbox: {{ path: inbox, settle_ms: {args.settle}, after: keep, done_path: done, rejected_path: rejected }}\n"
             f"results: {{ path: results }}\nledger: {{ path: ledger.sqlite }}\nmodel: {{ path: {models}, name: {name} }}\n"
             "device: cpu\n"
         )
-        self.ready = self.start([args.ichd, "run", "--config", str(folder / "daemon.yaml")], "Ready.", "stderr")
+        self.again()
+
+    def again(self):
+        self.ready = self.start([self.program, "run", "--config", str(self.folder / "daemon.yaml")], "Ready.", "stderr")
 
     def result(self, file):
         return self.out / file.study / f"{file.instance}.json"
@@ -138,20 +148,30 @@ def wait_for(contender, file, pause):
         time.sleep(pause)
 
 
-def measure(contender, many, singles, rate):
+def put_ready(contender, files):
     stage = contender.folder / "stage"
-    stage.mkdir()
-    for file in many + singles:
+    stage.mkdir(exist_ok=True)
+    for file in files:
         shutil.copy(file.path, stage / f"{file.instance}.dcm")
     os.sync()
+
+
+def burst(contender, files, pause=0.005):
+    """Seconds from the first drop to the last result, and processor time."""
+    pid = contender.process.pid
+    cpu, begun = cpu_seconds(pid), time.perf_counter()
+    for file in files:
+        drop(contender, file)
+    for file in reversed(files):
+        wait_for(contender, file, pause)
+    return time.perf_counter() - begun, cpu_seconds(pid) - cpu
+
+
+def measure(contender, many, singles, rate):
+    put_ready(contender, many + singles)
     pid = contender.process.pid
     try:
-        cpu, begun = cpu_seconds(pid), time.perf_counter()
-        for file in many:
-            drop(contender, file)
-        for file in reversed(many):
-            wait_for(contender, file, 0.005)
-        seconds, cpu = time.perf_counter() - begun, cpu_seconds(pid) - cpu
+        seconds, cpu = burst(contender, many)
         waits, begun = [], time.perf_counter() + 0.5
         for at, file in enumerate(singles):
             time.sleep(max(0.0, begun + at / rate - time.perf_counter()))
@@ -172,6 +192,92 @@ def measure(contender, many, singles, rate):
         }
     finally:
         contender.stop()
+
+
+def grown(contender, bursts):
+    """One row of a growth table: equal bursts, one after the other. `work_s` leaves settling out."""
+    n_files = sum(map(len, bursts))
+    put_ready(contender, [file for files in bursts for file in files])
+    try:
+        times = [burst(contender, files, 0.001) for files in bursts]
+        seconds = [seconds - contender.settle for seconds, _ in times]
+        return {
+            "slices_per_second": n_files / sum(seconds),
+            "work_s": statistics.median(seconds),
+            "work_most_s": max(seconds),
+            "memory_mb": peak_megabytes(contender.process.pid),
+            "cpu_ms_per_slice": sum(cpu for _, cpu in times) / n_files * 1e3,
+        }
+    finally:
+        contender.stop()
+
+
+def restart(contender, file):
+    """Seconds from the start of a daemon whose inbox is on record to the result of one new file, settling left out."""
+    put_ready(contender, [file])
+    begun = time.perf_counter()
+    drop(contender, file)
+    contender.again()
+    try:
+        wait_for(contender, file, 0.001)
+        return time.perf_counter() - begun - contender.settle
+    finally:
+        contender.stop()
+
+
+def phantoms(args, work, side, wanted):
+    heads = work / f"heads-{side}"
+    make = [args.ichd, "phantom", "--out", str(heads), "--studies", str(wanted // 28 + 1), "--side", str(side)]
+    subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+    files = [File(path) for path in sorted(heads.glob("*/*.dcm"))]
+    if len(files) < wanted:
+        raise SystemExit(f"{heads} has {len(files)} slices, {wanted} are needed")
+    return files
+
+
+def rows_of(args, table):
+    """What grows: its name, the pixels of a side, slices a burst, bursts."""
+    if table == "files":
+        return [(str(n), args.small_side, n, 1) for n in args.counts + ([100_000] if args.large else [])]
+    if table == "bursts":
+        return [(str(n), args.side, n, args.rounds) for n in (1, 2, 4, 8, 16, 32, 64)]
+    return [(str(side), side, args.side_files, 1) for side in (128, 256, 512, 768, 1024)]
+
+
+def growth(args, work, name):
+    weights = prepare(args, work, name)
+    tables = {}
+    for table in args.growth:
+        rows = rows_of(args, table)
+        rates, found = {}, {}
+        for label, side, size, rounds in rows:
+            files = phantoms(args, work, side, size * rounds + 1)
+            bursts = [files[at * size : (at + 1) * size] for at in range(rounds)]
+            for who in ["ichd", *args.peers]:
+                row = found.setdefault(who, {})
+                if who != "ichd" and who in rates and size * rounds / rates[who] > args.row_seconds:
+                    row[label] = None
+                    continue
+                folder = work / f"{name}-{who}-{table}-{label}"
+                contender = Ichd(folder, args, work / "models", name) if who == "ichd" else Peer(folder, who, weights, name)
+                row[label] = grown(contender, bursts)
+                rates[who] = row[label]["slices_per_second"]
+                if who == "ichd" and table == "files":
+                    row[label]["restart_s"] = restart(contender, files[size * rounds])
+                shutil.rmtree(folder)
+            shutil.rmtree(work / f"heads-{side}")
+        tables[table] = found
+        show_growth(name, table, found)
+    return tables
+
+
+def show_growth(name, table, found):
+    columns = ["slices_per_second", "work_s", "work_most_s", "cpu_ms_per_slice", "memory_mb", "restart_s"]
+    print(f"\n{name}, {table:<10}" + "".join(f"{column:>19}" for column in columns))
+    for who, rows in found.items():
+        for label, row in rows.items():
+            figures = ["too slow"] if row is None else [f"{row[column]:.3f}" if column in row else "" for column in columns]
+            print(f"{who:<12}{label:>10}" + "".join(f"{figure:>19}" for figure in figures), flush=True)
 
 
 def prepare(args, work, name):
@@ -208,10 +314,24 @@ def main():
     parser.add_argument("--settle", type=int, default=1000, help="ichd's inbox.settle_ms")
     parser.add_argument("--side", type=int, default=512, help="pixels of a slice's side")
     parser.add_argument("--heads", type=pathlib.Path, help="folder of phantoms to use again")
+    parser.add_argument("--growth", nargs="+", choices=["files", "bursts", "sides"], help="tables of growth instead")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000], help="files at once, for --growth files")
+    parser.add_argument("--large", action="store_true", help="100,000 files, too: some gigabytes")
+    parser.add_argument("--small-side", type=int, default=128, help="pixels of a side for --growth files")
+    parser.add_argument("--rounds", type=int, default=8, help="bursts of each size, for --growth bursts")
+    parser.add_argument("--side-files", type=int, default=128, help="slices of each side, for --growth sides")
+    parser.add_argument("--row-seconds", type=float, default=300.0, help="longest row of a peer in tables of growth")
     parser.add_argument("--json")
     args = parser.parse_args()
     args.ichd = str(pathlib.Path(args.ichd).resolve())
     work = pathlib.Path(tempfile.mkdtemp(prefix="ichd-bench-"))
+    if args.growth:
+        try:
+            report = {name: growth(args, work, name) for name in args.networks}
+        finally:
+            shutil.rmtree(work)
+        save(args, report)
+        return
     heads = args.heads or work / "heads"
     wanted = args.files + args.singles
     if not heads.exists():
@@ -237,6 +357,10 @@ def main():
             show(name, report[name])
     finally:
         shutil.rmtree(work)
+    save(args, report)
+
+
+def save(args, report):
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -65,6 +65,10 @@ fn check_site(config: &Config, problems: &mut Vec<Problem>, facts: &mut Vec<Stri
     for (key, folder) in site::folders(config) {
         note(key, check_folder(&folder).map(|fact| format!("{key}: {} {fact}", folder.display())));
     }
+    // No start fails for it.
+    let cache = check_folder(&config.cache.path)
+        .unwrap_or_else(|sentence| format!("{sentence}; compiled kernels are not kept"));
+    note("cache.path", Ok(format!("cache.path: {} {cache}", config.cache.path.display())));
     match Roster::load(config) {
         Ok(roster) => {
             for route in roster.routing.routes.iter() {

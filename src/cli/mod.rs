@@ -13,6 +13,7 @@ mod score;
 mod site;
 mod split;
 mod train;
+mod warmup;
 
 use std::path::PathBuf;
 
@@ -96,6 +97,12 @@ enum Command {
         after_help = "Examples: ichd check --config daemon.yaml\n          ichd check --explain slice.dcm\n          ichd check --explain short-pixels"
     )]
     Check(check::Args),
+    /// Gets a device ready for the daemon: loads every model of the settings and runs the batches that the daemon will run, so
+    /// that kernels are compiled and chosen now. They are kept in the folder cache.path.
+    #[command(
+        after_help = "Example: ichd warmup --config /etc/ichd/daemon.yaml --device cuda:0\nRun it after an installation, or after a new driver; the daemon's next start is then a matter of seconds."
+    )]
+    Warmup(warmup::Args),
     /// Models and backbones.
     #[command(subcommand)]
     Models(models::Action),
@@ -125,6 +132,7 @@ pub fn execute(cli: Cli) -> Result<(), Fatal> {
         Command::Compare(args) => eval::compare(&common, &args),
         Command::Split(args) => split::split(&common, &args),
         Command::Check(args) => check::check(&common, &args),
+        Command::Warmup(args) => warmup::warm_up(&common, &args),
         Command::Models(action) => models::models(&common, &action),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ichd", &mut std::io::stdout());

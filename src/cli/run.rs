@@ -1,14 +1,18 @@
 //! `ichd run`: the daemon.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use super::{Common, say, site};
+use crate::config::MetricsSetting;
 use crate::error::Fatal;
+use crate::metrics::{self, MetricsFile};
 use crate::pipeline::{Pipeline, Source};
 use crate::profile::ProfileReport;
 use crate::stage::Stop;
@@ -26,7 +30,9 @@ pub fn run(common: &Common, args: &Args) -> Result<(), Fatal> {
     let config = site::settings(common)?;
     telemetry::start(&config.log, common.verbose);
     let (inbox, results) = (config.inbox.path.clone(), config.results.path.clone());
+    let metrics = config.metrics.clone();
     let (site, _lock) = site::open(config)?;
+    let device = site.device.name.clone();
     let model = site.roster.routing.default_route().ensemble.label();
     let supervisor = Arc::clone(&site.supervisor);
     let begun = Instant::now();
@@ -35,7 +41,13 @@ pub fn run(common: &Common, args: &Args) -> Result<(), Fatal> {
     stop_on_signals(&pipeline.stop(), move || told.stopping())?;
     tracing::info!(inbox = %inbox.display(), results = %results.display(), model, "Ready.");
     supervisor.ready();
+    let metrics = write_metrics(metrics, device, &pipeline)?;
     let ended = pipeline.join();
+    if let Some((running, thread)) = metrics {
+        drop(running);
+        // What it could not write it has told.
+        drop(thread.join());
+    }
     flood::tell(true);
     if args.profile
         && let Some(report) = profile()
@@ -47,6 +59,24 @@ pub fn run(common: &Common, args: &Args) -> Result<(), Fatal> {
     let rate = count.slices as f64 / secs;
     tracing::info!("Stopped: {count}, {} slices scored in {secs:.1} s ({rate:.1} a second).", count.slices);
     Ok(())
+}
+
+/// Starts the thread that writes the metrics, if they are wanted. It ends when the sender is gone.
+fn write_metrics(
+    setting: MetricsSetting,
+    device: String,
+    pipeline: &Pipeline,
+) -> Result<Option<(Sender<()>, JoinHandle<()>)>, Fatal> {
+    if setting.every_secs == 0 {
+        return Ok(None);
+    }
+    let (tally, profile) = (pipeline.tally(), pipeline.profile());
+    let read = move || metrics::text(&device, &tally.count(), profile().as_ref());
+    let file = MetricsFile { path: setting.path, every: Duration::from_secs(setting.every_secs) };
+    let (running, ended) = bounded(0);
+    let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || file.run(read, &ended));
+    let thread = thread.map_err(|error| Fatal::io(format!("cannot start the thread metrics: {error}")))?;
+    Ok(Some((running, thread)))
 }
 
 /// Prints where the time went.

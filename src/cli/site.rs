@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::device::{self, Chosen, Want};
 use crate::disk::{Files, Open, RealDisk, make_folders};
 use crate::error::Fatal;
+use crate::kernel_cache::{self, Kept};
 use crate::ledger::Ledger;
 use crate::patience::{Hope, Trouble};
 use crate::pipeline::Site;
@@ -38,10 +39,19 @@ pub fn settings(common: &Common) -> Result<Config, Fatal> {
 
 /// The device that the settings ask for.
 pub fn device(config: &Config) -> Result<Chosen, Fatal> {
+    device_and_cache(config).map(|(device, _)| device)
+}
+
+/// The same, and what becomes of its kernels.
+pub fn device_and_cache(config: &Config) -> Result<(Chosen, Kept), Fatal> {
     let want = Want::parse(&config.device).map_err(Fatal::config)?;
+    // Before the self-test, which compiles the first ones.
+    let kept = kernel_cache::prepare(&config.cache.path, device::signature(want).as_ref());
     let chosen = device::choose(want).map_err(Fatal::config)?;
     tracing::info!("{}", chosen.reason);
-    Ok(chosen)
+    let kept = if chosen.is_cpu() { Kept::NotNeeded } else { kept };
+    kept.tell();
+    Ok((chosen, kept))
 }
 
 /// Holds the site: no other daemon may work on a part of it.
@@ -137,10 +147,7 @@ pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
         let sentence = format!("{}: {error}", config.ledger.path.display());
         Fatal { sentence, ..Fatal::from(error) }
     })?;
-    let roster = Roster::load(&config).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        Fatal::config(lines.join("\n"))
-    })?;
+    let roster = roster(&config)?;
     tracing::info!(sha256 = config.digest(), "Settings are read.");
     for route in roster.routing.routes.iter() {
         for member in route.ensemble.members() {
@@ -172,6 +179,14 @@ pub fn open(config: Config) -> Result<(Site, Lock), Fatal> {
         supervisor: Arc::new(Supervisor::of_environment()),
     };
     Ok((site, lock))
+}
+
+/// Every model that the settings name.
+pub fn roster(config: &Config) -> Result<Roster, Fatal> {
+    Roster::load(config).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Fatal::config(lines.join("\n"))
+    })
 }
 
 /// Folders that the daemon writes to, by key.

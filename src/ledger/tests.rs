@@ -107,3 +107,19 @@ fn damage_is_no_reason_to_start_again_and_a_busy_disk_is() {
     assert_eq!(exit(rusqlite::ffi::SQLITE_IOERR), Exit::Io);
     assert_eq!(Fatal::from(LedgerError::Version { found: 99 }).exit, Exit::Config);
 }
+
+#[test]
+fn counting_attempts_leaves_the_database_alone_until_an_outcome_is_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let ledger = Ledger::open(&path).unwrap();
+    let bytes = || std::fs::metadata(&path).unwrap().len();
+    let before = bytes();
+    // More pages than are taken in by themselves elsewhere.
+    for number in 0..3000 {
+        ledger.begin(&format!("{number}-{}", "x".repeat(200)), PRINT, "t").unwrap();
+    }
+    assert_eq!(bytes(), before, "nobody waited for the disk");
+    ledger.commit(&[], &[slice("1", "p")], "t").unwrap();
+    assert!(bytes() > before + 600_000, "{} bytes", bytes());
+}

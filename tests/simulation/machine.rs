@@ -154,7 +154,7 @@ impl Daemon {
         for folder in [&config.results.path, &inbox.done_path, &inbox.rejected_path] {
             disk.clear_leftovers(folder, Leftover::Delete);
         }
-        let admission = Admission {
+        let mut admission = Admission {
             settler: Settler::new(inbox),
             clock: Arc::clone(&time),
             disk: disk.clone(),
@@ -167,6 +167,8 @@ impl Daemon {
             returns: Arc::clone(&returns),
             ticket: 0,
             disposer: disposer.clone(),
+            recalled: Default::default(),
+            profile: Default::default(),
         };
         let decoder = Decoder {
             at_hand: Default::default(),
@@ -205,6 +207,7 @@ impl Daemon {
             profile: Default::default(),
         };
         recorder.recover()?;
+        admission.recall()?;
         let urgent: Vec<bool> = routing.routes.iter().map(|route| route.urgent).collect();
         let scorer = FakeScorer { chaos: chaos.clone() };
         let retention = Retention::new(disk.clone(), ledger.clone(), time, config);
@@ -306,6 +309,8 @@ impl Daemon {
         if self.batches.len() >= DEVICE_QUEUE {
             return false;
         }
+        let is_dry = self.admitted.is_empty() && self.works.is_empty() && self.hands.iter().all(VecDeque::is_empty);
+        self.held.set_dry(is_dry);
         let Some((route, works)) = self.held.next(self.parts.clock.now()) else { return false };
         for work in &works {
             let at = self.held_tickets.iter().position(|ticket| *ticket == work.origin.ticket).unwrap();
@@ -375,7 +380,7 @@ impl Daemon {
 
     /// Whether a file waits to be quiet.
     pub fn is_waiting(&self) -> bool {
-        self.admission.settler.deadline().is_some()
+        self.admission.settler.n_waiting() > 0
     }
 
     /// Admissions that are somewhere in the stages.
