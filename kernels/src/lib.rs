@@ -19,10 +19,12 @@ pub use cpu::pool::release_memory;
 pub use cpu::pools::Pool;
 pub use geometry::{Act, Plane};
 #[cfg(feature = "cube")]
-pub use gpu::upload::{Launch, Uploaded, WindowOps};
+pub use gpu::upload::{Gathered, Launch, Uploaded, WindowOps};
 pub use layer::{
     After, Normed, Transport, activate, adam, batch_norm, conv2d, depthwise_conv2d, on_cpu, window_tensor,
 };
+#[cfg(not(feature = "cube"))]
+pub use layer::{Gathered, Uploaded};
 pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
 pub use scoring::{

@@ -21,8 +21,8 @@ use crate::config::WindowSetting;
 use crate::names;
 use crate::yaml::{self, Value};
 
-/// Keys of `train` that belong to the data and not to a recipe: all runs share them.
-const SHARED: [&str; 4] = ["runs_path", "cache_path", "cache_side", "data"];
+/// Keys of `train` that belong to data and machine and not to a recipe: all runs share them.
+const SHARED: [&str; 5] = ["runs_path", "cache_path", "cache_side", "loader_threads", "data"];
 /// More runs than anybody wants to wait for.
 const RUNS_MAX: usize = 1000;
 

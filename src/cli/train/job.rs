@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ichd_kernels::Window;
 use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
 use ichd_plugin::weights::Weights;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Screen, data_fatal, train_fatal};
 use crate::clock::{Clock, SystemClock, rfc3339};
@@ -165,16 +165,19 @@ impl Job {
         Ok(self.digest(dataset, &parts))
     }
 
-    /// Names settings, data, split and start: what a checkpoint belongs to. How often checkpoints are made and where, and
-    /// how the model is stored in the end, does not count.
+    /// Names settings, data, split and start: what a checkpoint belongs to. How often checkpoints are made and where, how many
+    /// threads read ahead, and how the model is stored in the end, does not count.
     fn digest(&self, dataset: &Dataset, parts: &Parts) -> String {
-        let setting = TrainSetting {
+        let mut setting = json!(TrainSetting {
             runs_path: PathBuf::new(),
             cache_path: PathBuf::new(),
             checkpoint_secs: 0,
             stored: Precision::F32,
             ..self.setting.clone()
-        };
+        });
+        if let Value::Object(setting) = &mut setting {
+            setting.shift_remove("loader_threads");
+        }
         let instances = parts.slices.each_ref().map(|part| dataset.facts(part).sha256);
         let weights = self.start.weights.to_safetensors().map(|bytes| sha256(&bytes)).unwrap_or_default();
         let preprocessing = self.start.preprocessing.to_json();
