@@ -107,7 +107,7 @@ pub enum TrainError {
     #[error("{0}")]
     Measure(#[from] MeasureError),
     #[error(
-        "{folder} holds a run with other settings or data; give another --run, or leave out --resume to begin anew"
+        "{folder} holds a run with other settings or data; give another folder with --run, or delete it to begin anew"
     )]
     OtherRun { folder: PathBuf },
     #[error("{folder} holds no finished epoch: there are no best weights that a model could be made of")]
