@@ -21,6 +21,14 @@ pub fn from_text<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_yaml::from_str(text).map_err(|error| error.to_string())
 }
 
+/// Puts what `<<` names under the keys of the mapping that it stands in, at any depth; the mapping's own keys win.
+///
+/// # Errors
+/// The library's sentence: `<<` names something that is no mapping.
+pub fn merge_keys(value: &mut Value) -> Result<(), String> {
+    value.apply_merge().map_err(|error| error.to_string())
+}
+
 /// The value tree of a typed value.
 ///
 /// # Errors

@@ -92,9 +92,14 @@ fn a_run_that_is_killed_ends_with_the_same_weights_and_the_model_is_served() {
     assert!(stderr(&output).contains("a run with other settings or data"), "{}", stderr(&output));
 
     same_probabilities_when_served(&site);
+    let path = |name: &str| site.path(name).display().to_string();
+    let (config, heads, labels) = (path("daemon.yaml"), path("heads"), path("heads/labels.csv"));
+    let compared = run(&["compare", "--config", &config, "--data", &heads, "--labels", &labels, "whole", "cut"]);
+    assert!(compared.status.success(), "{}", stderr(&compared));
+    assert!(stdout(&compared).contains("mobilenet_v2 (whole)"), "{}", stdout(&compared));
 }
 
-/// The daemon's code gives what `eval` gives for the same slices.
+/// The daemon's code gives what `eval` gives for the same slices and the model `whole`.
 fn same_probabilities_when_served(site: &Site) {
     let path = |name: &str| site.path(name).display().to_string();
     let (config, heads, labels) = (path("daemon.yaml"), path("heads"), path("heads/labels.csv"));
@@ -138,10 +143,28 @@ fn same_probabilities_when_served(site: &Site) {
         compared += 1;
     }
     assert!(compared > 100, "only {compared} slices were compared");
+}
 
-    let compared = run(&["compare", "--config", &config, "--data", &heads, "--labels", &labels, "whole", "cut"]);
-    assert!(compared.status.success(), "{}", stderr(&compared));
-    assert!(stdout(&compared).contains("mobilenet_v2 (whole)"), "{}", stdout(&compared));
+#[test]
+fn a_network_for_one_window_is_trained_published_and_served() {
+    let site = site();
+    let settings = fs::read_to_string(site.path("daemon.yaml")).unwrap();
+    fs::write(site.path("daemon.yaml"), format!("{settings}windows: [{{ level: 40, width: 80 }}]\n")).unwrap();
+    train(&site, "whole", &["--epochs", "1"]);
+    assert_eq!(windows_of(&site, "whole"), 1);
+    same_probabilities_when_served(&site);
+}
+
+/// Windows of version 1 of a model, which its first convolution, means and deviations fit.
+fn windows_of(site: &Site, name: &str) -> usize {
+    let model = ichd::model::load_named(&site.path("models"), &format!("{name}/1")).unwrap();
+    let count = model.card.preprocessing.windows.len();
+    let stem = model.weights.get(model.spec.first_conv).unwrap();
+    assert_eq!(
+        (stem.shape[1], model.card.preprocessing.mean.len(), model.card.preprocessing.std.len()),
+        (count, count, count)
+    );
+    count
 }
 
 #[test]
@@ -305,6 +328,7 @@ fn a_list_of_runs_ends_in_one_comparison_and_goes_on_where_it_stopped() {
 
     let output = run(&arguments);
     assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+    assert!(stderr(&output).contains("Going on in epoch 1 after"), "{}", stderr(&output));
     assert!(stderr(&output).contains("1 of 3 runs failed: mobilenet_v2-broken"), "{}", stderr(&output));
     let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let models: Vec<&str> = answer["runs"].as_array().unwrap().iter().map(|r| r["model"].as_str().unwrap()).collect();
@@ -328,6 +352,78 @@ fn a_list_of_runs_ends_in_one_comparison_and_goes_on_where_it_stopped() {
     );
     assert_eq!(fs::read(site.path("runs/list/mobilenet_v2-sound/done.json")).unwrap(), before);
     assert!(!site.path("models/mobilenet_v2-sound/2").exists());
+}
+
+#[test]
+fn a_run_of_a_list_can_be_ended_with_its_best_weights_and_starts_are_looked_at_before_anything_is_done() {
+    let site = site();
+    let spec = ichd::registry::find("mobilenet_v2").unwrap();
+    model::put_model(&site.path("models/three/1"), &spec.untrained(3), 32, 80.0);
+    let path = |name: &str| site.path(name).display().to_string();
+    let (config, heads, labels, list) =
+        (path("daemon.yaml"), path("heads"), path("heads/labels.csv"), path("list.yaml"));
+    let arguments = ["train", "--config", &config, "--data", &heads, "--labels", &labels, "--matrix", &list, "--json"];
+    let with = |more: &[&str]| run(&arguments.iter().chain(more).copied().collect::<Vec<_>>());
+    let refused = |text: &str, sentence: &str| {
+        fs::write(&list, text).unwrap();
+        let output = with(&[]);
+        assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+        assert!(stderr(&output).contains(sentence), "{}", stderr(&output));
+        assert!(!site.path("runs").exists() && !site.path("cache").exists(), "something was done");
+    };
+    // The second start is missing, was changed, or fits no window of that width.
+    let sound = "{ backbone: mobilenet_v2, from: three, side: 32 }";
+    refused(
+        &format!("backbones: [{sound}, {{ backbone: vgg16, from: nothing }}]\nrecipes: [{{ name: a }}]"),
+        "vgg16-a: the model nothing: ",
+    );
+    refused(
+        &format!("backbones: [{sound}]\nrecipes: [{{ name: a }}, {{ name: b, windows: [{{ level: 40, width: 0 }}] }}]"),
+        "mobilenet_v2-b: three/1, its first convolution made for 1 windows",
+    );
+    refused(
+        &format!("backbones: [{sound}, {{ backbone: resnet51 }}]\nrecipes: [{{ name: a }}]"),
+        "the backbone `resnet51` is not known",
+    );
+    model::put_model(&site.path("models/cut/1"), &spec.untrained(3), 32, 80.0);
+    let cut = fs::OpenOptions::new().write(true).open(site.path("models/cut/1/weights.safetensors")).unwrap();
+    cut.set_len(1000).unwrap();
+    refused("backbones: [{ backbone: mobilenet_v2, from: cut }]\nrecipes: [{ name: a }]", "were changed or cut short");
+
+    // Windows of another number than the model's, and random weights for yet another.
+    let text = format!(
+        "backbones: [{sound}]\nrecipes:\n- {{ name: one, windows: [{{ level: 40, width: 80 }}], train: {{ epochs: 50, patience: 0 }} }}\n\
+         - {{ name: two, pretrained: false, windows: [{{ level: 40, width: 80 }}, {{ level: 80, width: 200 }}], train: {{ epochs: 1 }} }}\n"
+    );
+    fs::write(&list, text).unwrap();
+    let child = ichd().args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    site.wait_until("a finished epoch", |site| site.path("runs/list/mobilenet_v2-one/best.safetensors").exists());
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("Stopped. The same command goes on from here."), "{}", stderr(&output));
+
+    let output = with(&["--resume", "--finish"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("epoch   "), "it went on: {}", stderr(&output));
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(answer["runs"][0]["model"], "mobilenet_v2-one/1");
+    assert_eq!(answer["runs"][0]["measures"]["backbone"], "mobilenet_v2-one (ended early)");
+    assert_eq!(
+        (&answer["left"], answer["runs"].as_array().unwrap().len()),
+        (&serde_json::json!(["mobilenet_v2-two"]), 1)
+    );
+    let card = fs::read_to_string(site.path("models/mobilenet_v2-one/1/README.md")).unwrap();
+    assert!(card.contains("Training was ended (--finish) after"), "{card}");
+    assert!(card.contains("three/1, its first convolution made for 1 windows"), "{card}");
+
+    // The rest of the list.
+    let output = with(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("mobilenet_v2-one: done before, as mobilenet_v2-one/1"), "{}", stderr(&output));
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&answer["left"], answer["runs"].as_array().unwrap().len()), (&serde_json::json!([]), 2));
+    assert_eq!((windows_of(&site, "mobilenet_v2-one"), windows_of(&site, "mobilenet_v2-two")), (1, 2));
 }
 
 /// Where file systems may be mounted: by root, or in a user namespace.

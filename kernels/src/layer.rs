@@ -204,6 +204,40 @@ impl Transport {
     }
 }
 
+/// Stands for a batch gathered for a GPU: without GPU kernels there is none.
+#[cfg(not(feature = "cube"))]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gathered {}
+
+/// Stands for a batch on a GPU: without GPU kernels there is none.
+#[cfg(not(feature = "cube"))]
+#[derive(Clone, Debug)]
+pub enum Uploaded {}
+
+#[cfg(not(feature = "cube"))]
+impl Gathered {
+    /// Gathers nothing.
+    ///
+    /// # Errors
+    /// Always: there are no GPU kernels.
+    pub fn new(_: &WindowPlan, _: &[SliceView<'_>], _: Transport) -> Result<Gathered, KernelError> {
+        Err(KernelError::Plan("this program was built without GPU kernels".to_owned()))
+    }
+
+    /// There is nothing to be moved.
+    pub fn upload(self, _: &Device) -> Uploaded {
+        match self {}
+    }
+}
+
+#[cfg(not(feature = "cube"))]
+impl Uploaded {
+    /// There is nothing to be windowed.
+    pub fn window(&self, _: FloatDType) -> Tensor<4> {
+        match *self {}
+    }
+}
+
 /// [`crate::ct_window`] onto a device: `[n, side, side, channels]` of type `dtype`, in one launch on a GPU. On the CPU
 /// f32 is the only type.
 ///

@@ -20,10 +20,12 @@ pub use cpu::pools::Pool;
 pub use cpu::threads::{among_threads, shared_out};
 pub use geometry::{Act, Plane};
 #[cfg(feature = "cube")]
-pub use gpu::upload::{Launch, Uploaded, WindowOps};
+pub use gpu::upload::{Gathered, Launch, Uploaded, WindowOps};
 pub use layer::{
     After, Normed, Transport, activate, adam, batch_norm, conv2d, depthwise_conv2d, on_cpu, window_tensor,
 };
+#[cfg(not(feature = "cube"))]
+pub use layer::{Gathered, Uploaded};
 pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
 pub use scoring::{

@@ -1,7 +1,6 @@
 //! `ichd eval` and `ichd compare`: models on a labelled folder.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use ichd_plugin::label::{Label, N_LABELS};
@@ -83,7 +82,8 @@ struct Bench {
     device: Chosen,
     batch: usize,
     /// Slices that were held against their digests, which the first model does for all.
-    checked: Vec<AtomicBool>,
+    /// Threads that read ahead.
+    threads: usize,
     stop: Stop,
 }
 
@@ -123,8 +123,8 @@ impl Bench {
             return Err(Fatal::config("no slice is left to look at"));
         }
         let batch = config.train.batch;
-        let checked = (0..dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
-        Ok((Bench { dataset, slices, device, batch, checked, stop }, config))
+        let threads = config.train.loaders();
+        Ok((Bench { dataset, slices, device, batch, threads, stop }, config))
     }
 
     fn score(&self, model: &Model) -> Result<Found, Fatal> {
@@ -133,7 +133,7 @@ impl Bench {
         let mut backbone = (model.spec.infer)(&self.device.device, card.variant(), Precision::F32);
         backbone.load(&model.weights).map_err(Fatal::config)?;
         let device = self.device.device.clone();
-        let feed = Feed { dataset: &self.dataset, plan: &plan, device, checked: &self.checked };
+        let feed = Feed { dataset: &self.dataset, plan: &plan, device, threads: self.threads };
         let is_stopped = || self.stop.is_wished();
         warm_up(&feed, backbone.as_ref(), &self.slices, self.batch, &is_stopped)
             .map_err(|error| train_fatal(&error))?;

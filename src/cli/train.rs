@@ -2,6 +2,7 @@
 
 mod job;
 mod matrix;
+mod start;
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,9 @@ use ichd_plugin::spec::Precision;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use self::job::{Ended, Job, Start, StartWish, backbone};
+use self::job::{Ended, Job, backbone};
 use self::matrix::Matrix;
+use self::start::{Start, StartWish};
 use super::{Common, progress, run, say, site};
 use crate::config::Config;
 use crate::device::Chosen;
@@ -42,7 +44,7 @@ pub struct Args {
     backbone: Option<String>,
     /// A list of backbones and recipes, all of which are trained one after the other and compared. What is done is not
     /// done again: after a stop the same command goes on.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "from", "name", "version_name", "recipe", "resume", "finish"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "from", "name", "version_name", "recipe"])]
     matrix: Option<PathBuf>,
     /// A model whose weights training begins with, such as an imported one; else random weights of the seed.
     #[arg(long, value_name = "MODEL")]
@@ -56,10 +58,11 @@ pub struct Args {
     /// Folder of this run: split, checkpoint, metrics, curves. Below `train.runs_path` if not given.
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Goes on from the run's last checkpoint.
+    /// Goes on from the run's last checkpoint. A list of runs goes on in any case.
     #[arg(long)]
     resume: bool,
-    /// With --resume: trains no further, and makes a model of the best weights so far.
+    /// With --resume: trains no further, and makes a model of the best weights so far. Of a list: of each run that was begun
+    /// and not ended.
     #[arg(long, requires = "resume")]
     finish: bool,
     /// Side of the network's input in pixels; the backbone's own if not given.

@@ -30,10 +30,8 @@ pub fn is_builtin(name: &str) -> bool {
 pub(super) fn untrained(config: &Config) -> Result<Model, ModelError> {
     let fail = |sentence: String| ModelError { name: UNTRAINED.into(), sentence };
     let spec = registry::find(UNTRAINED_BACKBONE).ok_or_else(|| fail("its backbone is not compiled in".into()))?;
-    if config.windows.len() != spec.mean.len() {
-        return Err(fail(format!("takes 3 windows, `windows` lists {}", config.windows.len())));
-    }
-    let weights = spec.untrained(UNTRAINED_SEED);
+    let weights = spec.untrained_for(config.windows.len(), UNTRAINED_SEED);
+    let (mean, std) = spec.normalization_for(config.windows.len());
     let bytes = weights.to_safetensors().map_err(|error| fail(error.to_string()))?;
     let card = ModelCard {
         name: UNTRAINED.into(),
@@ -47,8 +45,8 @@ pub(super) fn untrained(config: &Config) -> Result<Model, ModelError> {
             windows: config.kernel_windows(),
             ramp: config.ramp.into(),
             side: spec.input_side,
-            mean: spec.mean.to_vec(),
-            std: spec.std.to_vec(),
+            mean,
+            std,
         },
         calibration: None,
         operating_points: None,

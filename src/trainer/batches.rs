@@ -1,23 +1,24 @@
 //! Batches in the order of an epoch, read ahead. Knows no network.
 //!
-//! A thread walks ahead of the device: it reads the next batches' pages, so that the device's thread finds them in memory,
-//! and at first use holds every slice against its digest. Windowing, cropping, mirroring and resizing happen in the
-//! windowing kernel on the device.
+//! Threads walk ahead of the device: they hold every slice against its digest when the program first uses it, bring its
+//! pages into memory, and gather a GPU's batches, so that the device's thread has nothing to do but to move them there.
+//! Windowing, cropping, mirroring and resizing happen in the windowing kernel on the device. What comes out does not depend
+//! on the number of threads: batches are handed on in their order.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use crossbeam_channel::{Receiver, bounded};
-use ichd_kernels::{Flip, Rect, Transport, WindowPlan, window_tensor};
+use ichd_kernels::{Flip, Gathered, KernelError, Rect, SliceView, Transport, WindowPlan, on_cpu, window_tensor};
 use ichd_plugin::label::N_LABELS;
 
 use super::augment::{Augmentation, augmentation};
 use super::cache::CacheError;
 use super::dataset::Dataset;
 use super::settings::AugmentSetting;
+use super::waiting::{Queue, Waiting};
 
-/// Batches that are read ahead.
+/// Batches that are ready at the least, once the threads are ahead.
 const AHEAD: usize = 4;
 
 /// Slices of one batch, and how they are seen.
@@ -37,8 +38,8 @@ pub struct Feed<'f> {
     pub plan: &'f WindowPlan,
     /// Where images are wanted.
     pub device: Device,
-    /// Slices of which the digest was checked in this run.
-    pub checked: &'f [AtomicBool],
+    /// Threads that read ahead, at least one.
+    pub threads: usize,
 }
 
 /// A batch that cannot be made.
@@ -50,69 +51,108 @@ pub enum FeedError {
     /// The kernels refuse a slice: a bug.
     #[error("windowing failed: {0}; this is a bug")]
     Window(String),
+    /// The system refuses a thread.
+    #[error("no thread could be started to read ahead: {0}; fewer (train.loader_threads) may be possible")]
+    Thread(std::io::Error),
 }
 
+impl From<KernelError> for FeedError {
+    fn from(error: KernelError) -> FeedError {
+        FeedError::Window(error.to_string())
+    }
+}
+
+/// A batch that was read ahead: gathered for a GPU, or in memory for the CPU, which reads pixels where they lie.
+type Read = Result<Option<Gathered>, FeedError>;
+
 impl Feed<'_> {
-    /// Calls `work` for every batch in order, with its images `[n, windows, side, side]` on the device. Returns how long
-    /// the device's thread waited for data.
+    /// Calls `work` for every batch in order, with its images `[n, windows, side, side]` on the device. `work` says
+    /// whether it read results of the batch, which empties the device's queue.
+    ///
+    /// Returns how long the device waited for data. The loop's waiting is the time from asking for a batch until the device
+    /// is handed it: for a GPU that includes the call that moves it there, which may return before all is copied; for the CPU
+    /// windowing is work and no waiting. How much of that the device waited is told by [`Waiting`]: all of it on the CPU, and
+    /// at most that, rather too much than too little, on a device that works on behind the calls.
+    ///
+    /// Each thread has one batch in work, and up to [`AHEAD`] batches, or one for each thread, are ready: memory is bounded by
+    /// that.
     ///
     /// # Errors
-    /// Of a batch, or of `work`, which ends the walk.
+    /// Of the first batch that cannot be made, once those before it are done, or of `work`, which ends the walk.
     pub fn walk<E: From<FeedError>>(
         &self,
         batches: &[Batch],
-        mut work: impl FnMut(&Batch, Tensor<4>) -> Result<(), E>,
+        mut work: impl FnMut(&Batch, Tensor<4>) -> Result<Queue<Instant>, E>,
     ) -> Result<Duration, E> {
-        let mut waited = Duration::ZERO;
+        let transport = (!on_cpu(&self.device)).then(|| Transport::of(&self.device));
+        let (begun, mut waiting) = (Instant::now(), Waiting::default());
         std::thread::scope(|scope| -> Result<(), E> {
-            let (sender, receiver) = bounded::<Result<usize, CacheError>>(AHEAD);
-            scope.spawn(move || {
-                for (at, batch) in batches.iter().enumerate() {
-                    let read = self.read(batch).map(|()| at);
-                    let failed = read.is_err();
-                    if sender.send(read).is_err() || failed {
-                        return;
+            let threads = self.threads.clamp(1, batches.len().max(1));
+            let mut loaders: Vec<Receiver<Read>> = Vec::with_capacity(threads);
+            for first in 0..threads {
+                let (sender, receiver) = bounded(AHEAD.div_ceil(threads));
+                let of_thread = batches.iter().skip(first).step_by(threads);
+                let load = move || {
+                    for batch in of_thread {
+                        let read = self.read(batch, transport);
+                        let failed = read.is_err();
+                        if sender.send(read).is_err() || failed {
+                            return;
+                        }
                     }
-                }
-            });
-            let received: Receiver<_> = receiver;
-            loop {
-                let begun = Instant::now();
-                let Ok(read) = received.recv() else { return Ok(()) };
-                let batch = &batches[read.map_err(FeedError::from)?];
-                waited += begun.elapsed();
-                let images = self.images(batch)?;
-                work(batch, images)?;
+                };
+                let thread = std::thread::Builder::new().name(format!("loader-{first}"));
+                thread.spawn_scoped(scope, load).map_err(FeedError::Thread)?;
+                loaders.push(receiver);
             }
+            for (batch, loader) in batches.iter().zip(loaders.iter().cycle()) {
+                waiting.asked(begun.elapsed());
+                // A thread that ends early has panicked, which the scope tells.
+                let Ok(read) = loader.recv() else { return Ok(()) };
+                let images = match read? {
+                    Some(gathered) => {
+                        let uploaded = gathered.upload(&self.device);
+                        waiting.handed(begun.elapsed());
+                        uploaded.window(FloatDType::F32)
+                    }
+                    None => {
+                        waiting.handed(begun.elapsed());
+                        let (views, transport) = (self.views(batch)?, Transport::of(&self.device));
+                        window_tensor(self.plan, &views, &self.device, FloatDType::F32, transport)
+                            .map_err(FeedError::from)?
+                    }
+                };
+                if let Queue::Empty(at) = work(batch, images.permute([0, 3, 1, 2]))? {
+                    waiting.emptied(at.saturating_duration_since(begun));
+                }
+            }
+            Ok(())
         })?;
-        Ok(waited)
+        Ok(waiting.sum())
     }
 
-    fn read(&self, batch: &Batch) -> Result<(), CacheError> {
+    /// Brings a batch's slices into memory, each held against its digest at first use, and gathers them for a transport.
+    fn read(&self, batch: &Batch, transport: Option<Transport>) -> Read {
+        let cache = &self.dataset.cache;
         let mut sum = 0u64;
         for at in &batch.slices {
-            match self.checked.get(*at) {
-                Some(checked) if !checked.swap(true, Ordering::Relaxed) => self.dataset.cache.verify(*at)?,
-                _ => sum = sum.wrapping_add(self.dataset.cache.touch(*at)),
+            if !cache.verify_once(*at)? && transport.is_none() {
+                sum = sum.wrapping_add(cache.touch(*at));
             }
         }
         std::hint::black_box(sum);
-        Ok(())
+        let Some(transport) = transport else { return Ok(None) };
+        Ok(Some(Gathered::new(self.plan, &self.views(batch)?, transport)?))
     }
 
-    fn images(&self, batch: &Batch) -> Result<Tensor<4>, FeedError> {
-        let views = batch.slices.iter().zip(&batch.seen).filter_map(|(at, seen)| {
+    fn views(&self, batch: &Batch) -> Result<Vec<SliceView<'_>>, FeedError> {
+        let views = batch.slices.iter().zip(&batch.seen).map(|(at, seen)| {
             let mut view = self.dataset.cache.view(*at)?;
             (view.rect, view.flip) = (seen.rect, seen.flip);
             Some(view)
         });
-        let views: Vec<_> = views.collect();
-        if views.len() != batch.slices.len() {
-            return Err(FeedError::Window("a slice of the batch is not in the cache".into()));
-        }
-        let images = window_tensor(self.plan, &views, &self.device, FloatDType::F32, Transport::of(&self.device))
-            .map_err(|error| FeedError::Window(error.to_string()))?;
-        Ok(images.permute([0, 3, 1, 2]))
+        let views: Option<Vec<_>> = views.collect();
+        views.ok_or_else(|| FeedError::Window("a slice of the batch is not in the cache".into()))
     }
 
     /// Targets `[n, 6]` of a batch.
@@ -152,3 +192,7 @@ pub fn plain_batches(slices: &[usize], size: usize) -> Vec<Batch> {
     let plain = Augmentation { rect: None::<Rect>, flip: Flip::default() };
     slices.chunks(size).map(|slices| Batch { slices: slices.to_vec(), seen: vec![plain; slices.len()] }).collect()
 }
+
+#[cfg(test)]
+#[path = "batches_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ichd_kernels::{SliceView, StoredPixels, Taps};
 use memmap2::Mmap;
@@ -180,6 +181,8 @@ pub struct Cache {
     folder: PathBuf,
     shards: Vec<Mmap>,
     entries: Vec<Option<Entry>>,
+    /// Which of them were held against their digests since the cache was opened.
+    verified: Vec<AtomicBool>,
     _lock: File,
 }
 
@@ -247,11 +250,12 @@ pub fn open(
         index.entries.remove(instance);
     }
     let entries = wanted.iter().map(|wish| index.entries.remove(wish.instance)).collect();
+    let verified = wanted.iter().map(|_| AtomicBool::new(false)).collect();
     let shards = index.map()?;
     // Others may read from now on.
     flock(&lock, FlockOperation::NonBlockingLockShared)
         .map_err(|source| CacheError::Io { path: folder.join("lock"), source: source.into() })?;
-    Ok((Cache { folder, shards, entries, _lock: lock }, built))
+    Ok((Cache { folder, shards, entries, verified, _lock: lock }, built))
 }
 
 /// Takes the cache for building, or for reading if others read it; says whether it may be built.
@@ -533,6 +537,22 @@ impl Cache {
         let path = self.folder.join(format!("shard-{:04}.raw", entry.shard));
         let reason = format!("the values of {} at byte {} are not what was written", entry.instance, entry.offset);
         Err(CacheError::Damaged { path, reason })
+    }
+
+    /// As [`Cache::verify`], but once for all threads that read this cache: afterwards it answers at once. Says whether
+    /// it read the slice now.
+    ///
+    /// # Errors
+    /// As [`Cache::verify`], each time.
+    pub fn verify_once(&self, at: usize) -> Result<bool, CacheError> {
+        let Some(verified) = self.verified.get(at) else { return Ok(false) };
+        if verified.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        // Set behind the work: nobody takes a slice for sound that another thread still looks at. Two may look at once.
+        self.verify(at)?;
+        verified.store(true, Ordering::Release);
+        Ok(true)
     }
 
     /// Reads the wanted slice `at` so that it lies in memory. Returns a sum, so that reading is not optimized away.

@@ -9,8 +9,10 @@
 //! recipes:
 //! - { name: report, train: { recipe: report } }
 //! - { name: scratch, pretrained: false }
-//! - { name: brain, windows: [{ level: 40, width: 80 }, { level: 40, width: 80 }, { level: 40, width: 80 }] }
+//! - { name: brain, windows: [{ level: 40, width: 80 }] }
 //! ```
+//!
+//! Recipes that have much in common can share it: `train: &usual { ... }` in one, `train: { <<: *usual, epochs: 3 }` in another.
 
 use std::collections::HashSet;
 
@@ -18,11 +20,12 @@ use serde::Deserialize;
 
 use super::recipe::TrainSetting;
 use crate::config::WindowSetting;
+use crate::limits::WINDOWS_MAX;
 use crate::names;
 use crate::yaml::{self, Value};
 
-/// Keys of `train` that belong to the data and not to a recipe: all runs share them.
-const SHARED: [&str; 4] = ["runs_path", "cache_path", "cache_side", "data"];
+/// Keys of `train` that belong to data and machine and not to a recipe: all runs share them.
+const SHARED: [&str; 5] = ["runs_path", "cache_path", "cache_side", "loader_threads", "data"];
 /// More runs than anybody wants to wait for.
 const RUNS_MAX: usize = 1000;
 
@@ -88,7 +91,15 @@ pub struct Cell {
 /// # Errors
 /// What does not fit, with the entry that it stands in.
 pub fn cells(text: &str, base: &TrainSetting) -> Result<Vec<Cell>, String> {
-    let file: File = yaml::from_text(text)?;
+    let mut file: File = yaml::from_text(text)?;
+    for recipe in &mut file.recipes {
+        let at = |sentence: String| format!("recipe {}: {sentence}", recipe.name);
+        yaml::merge_keys(&mut recipe.train).map_err(at)?;
+        let count = recipe.windows.as_ref().map(Vec::len);
+        if let Some(count) = count.filter(|count| !(1..=WINDOWS_MAX).contains(count)) {
+            return Err(at(format!("{count} windows are not possible; 1 to {WINDOWS_MAX} would be right")));
+        }
+    }
     let n_runs = file.backbones.len() * file.recipes.len();
     if !(1..=RUNS_MAX).contains(&n_runs) {
         return Err(format!("{n_runs} runs are listed; 1 to {RUNS_MAX} would be right"));
@@ -159,7 +170,11 @@ fn put_over(value: &mut Value, over: &Value, path: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recipe::Keep;
+    use super::super::recipe::Recipe::Keys;
+    use super::super::settings::{BalanceSetting, PositiveWeights};
     use super::*;
+    use crate::registry;
 
     const TEXT: &str = "backbones: [resnet50, { backbone: vgg16, from: vgg16_imagenet, side: 96 }]\nrecipes:\n- { name: report, train: { recipe: report } }\n- { name: scratch, pretrained: false, train: { epochs: 3, balance: { epidural_times: 2 } } }\n";
 
@@ -189,5 +204,99 @@ mod tests {
         assert!(complaint("backbones: [a, a]\nrecipes: [{ name: b }]").contains("a-b stands twice"));
         assert!(complaint("backbones: [a]\nrecipes: [{ name: ../b }]").contains("cannot be the name of a folder"));
         assert!(complaint("backbones: [a]\nrecipes: [{ name: b, epochs: 3 }]").contains("unknown field `epochs`"));
+        let none = complaint("backbones: [a]\nrecipes: [{ name: b, windows: [] }]");
+        assert_eq!(none, "recipe b: 0 windows are not possible; 1 to 16 would be right");
+        let merged = complaint("backbones: [a]\nrecipes: [{ name: b, train: { <<: 3 } }]");
+        assert!(merged.starts_with("recipe b: "), "{merged}");
+    }
+
+    #[test]
+    fn what_recipes_share_is_written_once() {
+        let text = "backbones: [vgg16]\nrecipes:\n- { name: a, train: &a { epochs: 3, batch: 5 } }\n- { name: b, train: { <<: *a, batch: 6 } }\n";
+        let cells = cells(text, &TrainSetting::default()).unwrap();
+        let found: Vec<(u32, usize)> = cells.iter().map(|cell| (cell.setting.epochs, cell.setting.batch)).collect();
+        assert_eq!(found, [(3, 5), (3, 6)]);
+    }
+
+    #[test]
+    fn the_list_for_the_reports_table_has_its_eight_networks_trained_as_the_report_did() {
+        // Settings that somebody changed must not change the table.
+        let base = TrainSetting { epochs: 3, batch: 7, learning_rate: 0.1, patience: 2, ..TrainSetting::default() };
+        let cells = cells(include_str!("../../docs/matrices/table2.yaml"), &base).unwrap();
+        let names: Vec<&str> = cells.iter().map(|cell| cell.backbone.as_str()).collect();
+        let table = [
+            "vgg16",
+            "resnet50",
+            "inception_v3",
+            "mobilenet_v2",
+            "xception",
+            "efficientnet_b0",
+            "efficientnet_b2",
+            "efficientnet_b3",
+        ];
+        assert_eq!(names, table);
+        let report = TrainSetting { recipe: super::super::recipe::Recipe::Report, ..TrainSetting::default() };
+        for cell in &cells {
+            assert!(registry::find(&cell.backbone).is_some(), "{}", cell.backbone);
+            assert_eq!(cell.name, format!("{}-report", cell.backbone));
+            assert_eq!(cell.from, Some(format!("{}_imagenet", cell.backbone)));
+            assert_eq!((cell.side, &cell.windows), (None, &None));
+            let mut setting = cell.setting.effective();
+            assert_eq!((setting.split.subset, setting.split.validation, setting.split.folds), (0.1, 0.15, 0));
+            setting.split.subset = 1.0;
+            assert_eq!(setting, report.effective());
+        }
+    }
+
+    #[test]
+    fn the_list_of_ablations_differs_from_its_reference_in_one_thing_each() {
+        let base = TrainSetting {
+            epochs: 3,
+            label_weights: [3.0; 6],
+            weight_decay: 0.5,
+            balance: BalanceSetting { epidural_times: 2, negatives_per_positive: 9.0, ..BalanceSetting::default() },
+            ..TrainSetting::default()
+        };
+        let text = include_str!("../../docs/matrices/ablations.yaml");
+        let cells = cells(text, &base).unwrap();
+        assert!(cells.iter().all(|cell| cell.backbone == "efficientnet_b0" && cell.setting.recipe == Keys));
+        let (reference, rest) = cells.split_first().unwrap();
+        assert_eq!(reference.name, "efficientnet_b0-reference");
+        // The report's, but for the epoch that is kept.
+        let mut report =
+            TrainSetting { recipe: super::super::recipe::Recipe::Report, ..TrainSetting::default() }.effective();
+        (report.recipe, report.keep, report.split.subset) = (Keys, Keep::LogLoss, 0.1);
+        assert_eq!(reference.setting, report);
+        let brain = WindowSetting { level: 40.0, width: 80.0 };
+        let subdural = WindowSetting { level: 80.0, width: 200.0 };
+        let soft = WindowSetting { level: 40.0, width: 380.0 };
+        assert_eq!(reference.windows, Some(vec![brain, subdural, soft]));
+
+        let balance = |epidural_times, negatives_per_positive, positive_weights| BalanceSetting {
+            epidural_times,
+            negatives_per_positive,
+            positive_weights,
+            ..BalanceSetting::default()
+        };
+        let with_balance = |epidural_times, negatives, weights| Cell {
+            setting: TrainSetting { balance: balance(epidural_times, negatives, weights), ..reference.setting.clone() },
+            ..reference.clone()
+        };
+        let any_twice = TrainSetting { label_weights: [2.0, 1.0, 1.0, 1.0, 1.0, 1.0], ..reference.setting.clone() };
+        let expected = [
+            ("brain", Cell { windows: Some(vec![brain]), ..reference.clone() }),
+            ("brain_subdural", Cell { windows: Some(vec![brain, subdural]), ..reference.clone() }),
+            ("unbalanced", with_balance(1, 0.0, PositiveWeights::None)),
+            ("negatives_1_to_2", with_balance(1, 2.0, PositiveWeights::None)),
+            ("any_twice", Cell { setting: any_twice, ..reference.clone() }),
+            ("positives_square_root", with_balance(1, 0.0, PositiveWeights::SquareRoot)),
+            ("positives_balanced", with_balance(1, 0.0, PositiveWeights::Balanced)),
+            ("scratch", Cell { from: None, ..reference.clone() }),
+        ];
+        assert_eq!(rest.len(), expected.len());
+        for (cell, (recipe, expected)) in rest.iter().zip(expected) {
+            let name = format!("efficientnet_b0-{recipe}");
+            assert_eq!(*cell, Cell { name, recipe: recipe.to_owned(), ..expected });
+        }
     }
 }

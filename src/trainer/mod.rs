@@ -7,7 +7,7 @@
 //! what all tables have in common.
 //!
 //! The work: [`recipe`] says how training goes, [`matrix`] lists runs to compare, [`cache`] holds the decoded slices, [`dataset`] puts these together,
-//! [`batches`] brings them to the device, [`training`] is the loop, [`checkpoint`] keeps what the next steps depend on,
+//! [`batches`] brings them to the device, [`waiting`] tells how long it had none, [`training`] is the loop, [`checkpoint`] keeps what the next steps depend on,
 //! [`outcome`] makes the model and what people look at, [`published`] remembers it, [`worst`] shows where the model errs.
 
 pub mod augment;
@@ -31,4 +31,5 @@ pub mod split_file;
 pub mod stratify;
 pub mod table;
 pub mod training;
+pub mod waiting;
 pub mod worst;

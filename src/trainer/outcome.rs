@@ -1,14 +1,12 @@
 //! From the best weights to a served model, and what a run leaves for people to look at. Knows no step of training.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use ichd_plugin::label::{Label, N_LABELS};
 use ichd_plugin::spec::{BackboneSpec, Precision};
 use serde_json::{Value, json};
 
-use super::batches::Feed;
 use super::published::{self, Published};
 use super::training::{TrainError, Training, score, warm_up};
 use super::worst;
@@ -116,10 +114,8 @@ pub fn finish(
     let bytes = weights.to_safetensors_in(stored).map_err(TrainError::from)?;
     let weights_sha256 = sha256(&bytes);
     let validation = &training.parts.slices[1];
-    let checked: Vec<AtomicBool> = (0..training.dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
     let plan = training.plan()?;
-    let feed =
-        Feed { dataset: training.dataset, plan: &plan, device: training.device.device.clone(), checked: &checked };
+    let feed = training.feed(&plan);
     let mut backbone = (training.spec.infer)(&training.device.device, training.variant, Precision::F32);
     backbone.load(&weights).map_err(TrainError::from)?;
     warm_up(&feed, backbone.as_ref(), validation, batch, is_stopped)?;
@@ -321,12 +317,13 @@ impl View<'_> {
     }
 }
 
-/// Settings that say how the model was trained; where the run and the cache lie does not.
+/// Settings that say how the model was trained; where the run and the cache lie, and who reads ahead, does not.
 fn settings_json(training: &Training<'_>) -> Value {
     let mut settings = json!(training.setting);
     if let Value::Object(settings) = &mut settings {
         settings.shift_remove("runs_path");
         settings.shift_remove("cache_path");
+        settings.shift_remove("loader_threads");
     }
     settings
 }

@@ -1,5 +1,6 @@
 //! How training goes: what can be chosen, and the learning rate of each step. Knows no data.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use ichd_plugin::backbone::Rule;
@@ -34,6 +35,7 @@ pub struct TrainSetting {
     pub devices: usize,
     pub seed: u64,
     pub checkpoint_secs: u64,
+    pub loader_threads: usize,
     pub data: DataSetting,
     pub split: SplitSetting,
     pub balance: BalanceSetting,
@@ -71,6 +73,8 @@ pub enum Keep {
     Accuracy,
 }
 
+/// Most threads that read ahead unless more are asked for: each holds batches in memory.
+const LOADERS: usize = 8;
 /// The rate's share at the end of a cosine.
 const COSINE_FLOOR: f64 = 0.01;
 
@@ -97,6 +101,7 @@ impl Default for TrainSetting {
             devices: 1,
             seed: 1,
             checkpoint_secs: 120,
+            loader_threads: 0,
             data: DataSetting::default(),
             split: SplitSetting::default(),
             balance: BalanceSetting { epidural_times: 4, ..BalanceSetting::default() },
@@ -126,6 +131,14 @@ impl TrainSetting {
                 augment: AugmentSetting::default(),
                 ..self.clone()
             },
+        }
+    }
+
+    /// Threads that read batches ahead: as many as the key says, or one for each core up to [`LOADERS`].
+    pub fn loaders(&self) -> usize {
+        match self.loader_threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get).min(LOADERS),
+            threads => threads,
         }
     }
 
@@ -211,6 +224,7 @@ impl TrainSetting {
         range("devices", self.devices as f64, 1.0, 64.0);
         range("patience", self.patience.into(), 0.0, 10_000.0);
         range("checkpoint_secs", self.checkpoint_secs as f64, 1.0, 86_400.0);
+        range("loader_threads", self.loader_threads as f64, 0.0, 256.0);
         for (at, weight) in self.label_weights.iter().enumerate() {
             range(&format!("label_weights[{at}]"), f64::from(*weight), 0.0, 1e6);
         }

@@ -4,7 +4,6 @@
 //! precision, and its optimizer does not come back as it was; that is why this one exists.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Tensor, TensorData};
@@ -18,10 +17,10 @@ use rayon::prelude::*;
 
 use super::balance::Balance;
 use super::batches::{Batch, Feed, FeedError, plain_batches, training_batches};
-use super::cache::CacheError;
 use super::checkpoint::{self, CheckpointError, Progress};
 use super::dataset::{Dataset, Parts};
 use super::recipe::{Keep, TrainSetting};
+use super::waiting::Queue;
 use crate::device::Chosen;
 use crate::disk::Disk;
 use crate::measure::epoch::{self, Epoch};
@@ -64,7 +63,7 @@ pub struct Training<'t> {
 pub trait Onlooker {
     /// A batch is done. `rate` is in slices a second.
     fn batch(&mut self, epoch: u32, done: u64, all: u64, loss: f64, rate: f64);
-    /// An epoch is over. `waited` is the share of its time that the device waited for data.
+    /// An epoch is over. `waited` is the share of its training part's time that the device waited for data.
     fn epoch(&mut self, epoch: &Epoch, waited: f64, is_best: bool);
     /// Something to be told.
     fn tell(&mut self, line: String);
@@ -108,7 +107,7 @@ pub enum TrainError {
     #[error("{0}")]
     Measure(#[from] MeasureError),
     #[error(
-        "{folder} holds a run with other settings or data; give another --run, or leave out --resume to begin anew"
+        "{folder} holds a run with other settings or data; give another folder with --run, or delete it to begin anew"
     )]
     OtherRun { folder: PathBuf },
     #[error("{folder} holds no finished epoch: there are no best weights that a model could be made of")]
@@ -146,7 +145,7 @@ pub fn score(
         }
         let values = read(backbone.forward(images))?;
         logits.extend_from_slice(values.as_chunks::<N_LABELS>().0);
-        Ok::<(), TrainError>(())
+        Ok::<_, TrainError>(Queue::Empty(Instant::now()))
     })?;
     Ok(logits)
 }
@@ -163,12 +162,11 @@ pub fn warm_up(
     size: usize,
     is_stopped: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), TrainError> {
-    slices.par_iter().try_for_each(|at| match feed.checked.get(*at) {
-        _ if is_stopped() => Err(TrainError::Stopped),
-        Some(checked) if !checked.swap(true, Ordering::Relaxed) => {
-            feed.dataset.cache.verify(*at).map_err(|error: CacheError| FeedError::from(error).into())
+    slices.par_iter().try_for_each(|at| {
+        if is_stopped() {
+            return Err(TrainError::Stopped);
         }
-        _ => Ok(()),
+        feed.dataset.cache.verify_once(*at).map(drop).map_err(|error| FeedError::from(error).into())
     })?;
     score(feed, backbone, &slices[..size.min(slices.len())], size, is_stopped).map(drop)
 }
@@ -189,9 +187,8 @@ impl Training<'_> {
     /// # Errors
     /// The disk, the device, numbers that are none any more. The best weights so far lie in the run's folder.
     pub fn run(&self, resume: bool, onlooker: &mut dyn Onlooker) -> Result<End, TrainError> {
-        let checked: Vec<AtomicBool> = (0..self.dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
         let plan = self.plan()?;
-        let feed = Feed { dataset: self.dataset, plan: &plan, device: self.device.device.clone(), checked: &checked };
+        let feed = self.feed(&plan);
         let devices = self.device.and_next(self.setting.devices).map_err(TrainError::Device)?;
         let mut trainee = parallel::trainee(self.spec, &devices, self.variant);
         let mut progress = self.begin(trainee.as_mut(), resume, onlooker)?;
@@ -261,6 +258,12 @@ impl Training<'_> {
     /// Numbers that make no sense.
     pub fn plan(&self) -> Result<WindowPlan, TrainError> {
         Ok(self.preprocessing.plan()?)
+    }
+
+    /// What brings slices to the device.
+    pub fn feed<'f>(&'f self, plan: &'f WindowPlan) -> Feed<'f> {
+        let (device, threads) = (self.device.device.clone(), self.setting.loaders());
+        Feed { dataset: self.dataset, plan, device, threads }
     }
 
     fn begin(
@@ -438,7 +441,7 @@ impl Pass<'_> {
         Tensor::from_data(TensorData::new(values, [batch.slices.len(), N_LABELS]), &self.feed.device)
     }
 
-    /// From where the progress stands to the end. Returns how long the device waited for data.
+    /// From where the progress stands to the end. Returns how long the device waited for data; see [`Feed::walk`].
     fn walk(
         &self,
         trainee: &mut dyn Trainee,
@@ -470,9 +473,10 @@ impl Pass<'_> {
             let is_due = is_step && written.elapsed().as_secs() >= setting.checkpoint_secs;
             if count < READ_EVERY && !is_last && !stop && !is_due && !self.feed_is_cpu() {
                 unread = Some((sum, count));
-                return Ok(());
+                return Ok(Queue::Unknown);
             }
             let sum = f64::from(read(sum)?.first().copied().unwrap_or(f32::NAN));
+            let emptied = Instant::now();
             if !sum.is_finite() {
                 let what = format!("the loss is {}", sum / count as f64);
                 return Err(self.training.diverged(what, progress));
@@ -490,7 +494,7 @@ impl Pass<'_> {
                 self.training.checkpoint(trainee, progress)?;
                 written = Instant::now();
             }
-            Ok(())
+            Ok(Queue::Empty(emptied))
         })
     }
 

@@ -146,10 +146,8 @@ fn what_first_fails_in_validation_ends_the_run_like_a_loss() {
     let world = World::new();
     let folder = world.heads.path("run");
     let training = world.training(&folder);
-    let checked: Vec<AtomicBool> = (0..world.dataset.items.len()).map(|_| AtomicBool::new(false)).collect();
     let plan = training.plan().unwrap();
-    let device = world.device.device.clone();
-    let feed = Feed { dataset: &world.dataset, plan: &plan, device, checked: &checked };
+    let feed = training.feed(&plan);
     let mut progress = Progress { epoch: 4, steps: 99, best: Some(0.5), best_epoch: 2, ..Progress::default() };
     let broken = overflowing(&world.start, LAST_LAYER);
     let error = training.validate(&feed, &broken, &progress, &|| false).unwrap_err();

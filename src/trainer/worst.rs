@@ -1,6 +1,6 @@
 //! The slices on which a model errs most, as a table and as a sheet of pictures. Knows no training.
 
-use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use burn::tensor::Device;
 use ichd_kernels::{Ramp, Window, WindowPlan};
@@ -9,6 +9,7 @@ use ichd_plugin::label::{Label, N_LABELS};
 use super::batches::{Feed, plain_batches};
 use super::dataset::Dataset;
 use super::training::{TrainError, read};
+use super::waiting::Queue;
 use crate::measure::Predictions;
 use crate::measure::metrics::{CONTEST_FLOOR, CONTEST_WEIGHTS};
 use crate::names::csv_cell;
@@ -100,15 +101,14 @@ pub fn sheet(dataset: &Dataset, title: &str, misses: &[Miss]) -> Result<Image, T
 /// Slices as gray pictures, made by the windowing kernel.
 fn pictures(dataset: &Dataset, slices: &[usize]) -> Result<Vec<Image>, TrainError> {
     let plan = WindowPlan::new(&[BRAIN], Ramp::LinearExact, TILE, &[0.0], &[1.0])?;
-    let checked: Vec<AtomicBool> = (0..dataset.items.len()).map(|_| AtomicBool::new(true)).collect();
-    let feed = Feed { dataset, plan: &plan, device: Device::flex(), checked: &checked };
+    let feed = Feed { dataset, plan: &plan, device: Device::flex(), threads: 1 };
     let mut images = Vec::with_capacity(slices.len());
     feed.walk(&plain_batches(slices, ON_SHEET), |_, batch| {
         for values in read(batch)?.chunks_exact(TILE * TILE) {
             let pixels = values.iter().map(|value| [(value.clamp(0.0, 1.0) * 255.0).round() as u8; 3]).collect();
             images.push(Image { width: TILE, height: TILE, pixels });
         }
-        Ok::<(), TrainError>(())
+        Ok::<_, TrainError>(Queue::Empty(Instant::now()))
     })?;
     Ok(images)
 }

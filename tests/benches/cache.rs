@@ -1,10 +1,13 @@
 //! The decoded cache against the page cache: bytes a second of all slices in shuffled order from the cache, and of the same
 //! files read from front to back with `read`. Run with `cargo bench --workspace --bench cache`.
+//!
+//! With `-- index 750000`: how long it takes to open a cache of so many slices, all of which are there, and how much memory.
+//! The slices are one and the same, under names as long as RSNA's.
 
 use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
-use std::io::Read;
+use std::io::{BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,7 +27,61 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64()
 }
 
+/// A line of `/proc/self/status`, in megabytes.
+fn memory(key: &str) -> Result<f64, Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).ok_or("no such line")?;
+    let kilobytes: f64 = line.trim_start_matches(':').trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes * 1024.0 / 1e6)
+}
+
+/// Opens a cache whose index speaks of `count` slices.
+fn index(count: usize) -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let heads = folder.path().join("heads");
+    write_dataset(&heads, &PhantomOptions { studies: 1, ..PhantomOptions::default() }, &|_, _| {})?;
+    let is_slice = |file: &PathBuf| file.extension().is_some_and(|e| e == "dcm");
+    let file = list_files(&heads)?.into_iter().find(is_slice).ok_or("no slice")?;
+    let options = CacheOptions {
+        folder: folder.path().join("cache"),
+        side: None,
+        rules: ichd::dicom::AdmissionRules::default(),
+        file_bytes_max: 1 << 30,
+    };
+    drop(cache::open(&options, &[Wanted { instance: "ID_000000000", path: &file }], &|_| {}, &|| false)?);
+    let index = options.folder.join("full/index.jsonl");
+    let line = std::fs::read_to_string(&index)?;
+    let names: Vec<String> = (0..count).map(|at| format!("ID_{at:09x}")).collect();
+    let mut writer = BufWriter::new(File::create(&index)?);
+    for name in &names {
+        writer.write_all(line.replace("ID_000000000", name).as_bytes())?;
+    }
+    writer.flush()?;
+    drop(writer);
+    let bytes = std::fs::metadata(&index)?.len();
+    let wanted: Vec<Wanted<'_>> = names.iter().map(|instance| Wanted { instance, path: &file }).collect();
+    // The peak counts from here on.
+    std::fs::write("/proc/self/clear_refs", "5")?;
+    let before = memory("VmRSS")?;
+    let begun = Instant::now();
+    let (cache, built) = cache::open(&options, &wanted, &|_| {}, &|| false)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    assert_eq!((built.kept, built.decoded), (count, 0));
+    println!("{count} slices, an index of {:.0} MB, opened in {seconds:.2} s", bytes as f64 / 1e6);
+    println!("resident before        {before:.0} MB");
+    println!("peak while it opened   {:.0} MB", memory("VmHWM")?);
+    println!("resident afterwards    {:.0} MB", memory("VmRSS")?);
+    drop(cache);
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    if let [word, count] = words.as_slice()
+        && word == "index"
+    {
+        return index(count.parse()?);
+    }
     let folder = tempfile::tempdir()?;
     let heads = folder.path().join("heads");
     let options = PhantomOptions { studies: 10, ..PhantomOptions::default() };

@@ -21,7 +21,7 @@ pub(crate) const LINE_FIELDS: usize = 5;
 pub(crate) const TABLE_FIELDS: usize = 3;
 
 /// Sizes of a launch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Slices.
     pub n: usize,
@@ -55,7 +55,7 @@ pub trait WindowOps: Backend {
 }
 
 /// The tables of a batch.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Tables {
     pixels: Vec<u16>,
     slices: Vec<i32>,
@@ -127,6 +127,14 @@ impl Tables {
     }
 }
 
+/// A batch on the host, as a GPU takes it: pixels one after the other, and tables. Any thread can gather it; the one that
+/// owns the device moves it there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gathered {
+    tables: Tables,
+    launch: Launch,
+}
+
 /// A batch on a GPU: pixels and tables, ready to be windowed.
 #[derive(Clone, Debug)]
 pub struct Uploaded {
@@ -138,17 +146,12 @@ pub struct Uploaded {
     launch: Launch,
 }
 
-impl Uploaded {
-    /// Moves a batch to a GPU. Either transport gives the same result, where the device has it.
+impl Gathered {
+    /// Copies what a launch needs of the slices. Either transport gives the same result, where the device has it.
     ///
     /// # Errors
     /// Numbers that make no sense, or more pixels than a launch can count.
-    pub fn new(
-        plan: &WindowPlan,
-        slices: &[SliceView<'_>],
-        device: &Device,
-        transport: Transport,
-    ) -> Result<Uploaded, KernelError> {
+    pub fn new(plan: &WindowPlan, slices: &[SliceView<'_>], transport: Transport) -> Result<Gathered, KernelError> {
         check_all(slices)?;
         let largest = i32::MAX as usize;
         let values: usize = slices.iter().map(|view| view.rows * view.columns).sum();
@@ -157,7 +160,14 @@ impl Uploaded {
         if n == 0 || n > 65_535 || values > largest || n * plan.values_per_slice() > largest {
             return Err(KernelError::Plan(format!("{n} slices of {values} pixels do not fit one launch")));
         }
-        let Tables { pixels, slices: rows, lines, blocks, weights, .. } = Tables::of(plan, slices);
+        let packed = transport == Transport::Packed;
+        let launch = Launch { n, side: plan.side(), channels: plan.channels(), packed };
+        Ok(Gathered { tables: Tables::of(plan, slices), launch })
+    }
+
+    /// Moves the batch to a GPU.
+    pub fn upload(self, device: &Device) -> Uploaded {
+        let Gathered { tables: Tables { pixels, slices: rows, lines, blocks, weights, .. }, launch } = self;
         let integers = |values: Vec<i32>| {
             let shape = [values.len()];
             Tensor::<1, Int>::from_data(TensorData::new(values, shape), (device, DType::I32))
@@ -166,15 +176,29 @@ impl Uploaded {
             let shape = [values.len()];
             Tensor::<1>::from_data(TensorData::new(values, shape), (device, DType::F32))
         };
-        let packed = transport == Transport::Packed;
-        Ok(Uploaded {
-            pixels: if packed { pack(pixels, device) } else { keep(pixels, device) },
+        Uploaded {
+            pixels: if launch.packed { pack(pixels, device) } else { keep(pixels, device) },
             slices: integers(rows),
             lines: floats(lines),
             tables: integers(blocks),
             weights: floats(weights),
-            launch: Launch { n, side: plan.side(), channels: plan.channels(), packed },
-        })
+            launch,
+        }
+    }
+}
+
+impl Uploaded {
+    /// Gathers a batch and moves it to a GPU.
+    ///
+    /// # Errors
+    /// As [`Gathered::new`].
+    pub fn new(
+        plan: &WindowPlan,
+        slices: &[SliceView<'_>],
+        device: &Device,
+        transport: Transport,
+    ) -> Result<Uploaded, KernelError> {
+        Ok(Gathered::new(plan, slices, transport)?.upload(device))
     }
 
     /// `[n, side, side, channels]` of type `dtype`, in one launch.
@@ -205,4 +229,33 @@ fn pack(mut pixels: Vec<u16>, device: &Device) -> Tensor<1, Int> {
     let words: Vec<u32> = pairs.map(|[low, high]| u32::from(*low) | u32::from(*high) << 16).collect();
     let shape = [words.len()];
     Tensor::from_data(TensorData::new(words, shape), (device, DType::U32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::{Ramp, Rect, Window};
+
+    #[test]
+    fn any_thread_gathers_the_same_and_tells_what_makes_no_sense() {
+        let plan =
+            WindowPlan::new(&[Window { level: 40.0, width: 80.0 }], Ramp::LinearExact, 8, &[0.5], &[0.25]).unwrap();
+        let values: Vec<i16> = (0..30).map(|at| at * 7 - 90).collect();
+        let whole =
+            SliceView { pixels: StoredPixels::I16(&values), rows: 5, columns: 6, slope: 1.0, ..SliceView::default() };
+        let part = SliceView { rect: Some(Rect { top: 1, left: 2, rows: 3, columns: 4 }), ..whole.clone() };
+        let slices = [whole.clone(), part];
+        let here = Gathered::new(&plan, &slices, Transport::Words).unwrap();
+        let there = std::thread::scope(|scope| {
+            scope.spawn(|| Gathered::new(&plan, &slices, Transport::Words).unwrap()).join().unwrap()
+        });
+        assert_eq!(here, there);
+        assert_eq!((here.launch.n, here.tables.pixels.len(), here.tables.slices.len()), (2, 60, 2 * SLICE_FIELDS));
+        let both = [values.clone(), values.clone()].concat();
+        let stored: Vec<i16> = bytemuck::allocation::cast_vec(here.tables.pixels);
+        assert_eq!(stored, both);
+        let cut = SliceView { rows: 4, ..whole };
+        assert!(matches!(Gathered::new(&plan, &[cut], Transport::Words), Err(KernelError::Slice { slice: 0, .. })));
+        assert!(matches!(Gathered::new(&plan, &[], Transport::Packed), Err(KernelError::Plan(_))));
+    }
 }

@@ -18,7 +18,7 @@ use crate::weights::Weights;
 
 pub use error::{Broken, ImportError, Misshapen, Unfit};
 pub use report::{Dropped, Report, Used};
-pub use stem::{CAFFE_MEAN, CAFFE_STD, Normalization, adapt_stem};
+pub use stem::{CAFFE_MEAN, CAFFE_STD, Normalization, adapt_stem, for_windows};
 
 /// Whose names a file carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Backbone, Trainee};
 use crate::fill;
+use crate::import::for_windows;
 use crate::weights::Weights;
 
 /// Whose arithmetic a set of weights was trained with. The programs differ in how they pad an image of even side under a
@@ -148,9 +149,19 @@ pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 pub const HALF: [f32; 3] = [0.5; 3];
 
 impl BackboneSpec {
-    /// Weights that were never trained: the same for the same seed on every machine.
+    /// Weights for three windows that were never trained: the same for the same seed on every machine.
     pub fn untrained(&self, seed: u64) -> Weights {
-        fill::weights(&(self.shapes)(3), &|name, shape| fill::untrained(name, shape, seed))
+        self.untrained_for(self.mean.len(), seed)
+    }
+
+    /// As [`BackboneSpec::untrained`], for any number of windows, which are at least one. Only the first convolution differs.
+    pub fn untrained_for(&self, windows: usize, seed: u64) -> Weights {
+        fill::weights(&(self.shapes)(windows), &|name, shape| fill::untrained(name, shape, seed))
+    }
+
+    /// Mean and deviation of each of so many windows: the published ones of three, and their average of any other number.
+    pub fn normalization_for(&self, windows: usize) -> (Vec<f32>, Vec<f32>) {
+        (for_windows(&self.mean, windows), for_windows(&self.std, windows))
     }
 
     /// Weights of the golden tests; see [`fill::golden`].

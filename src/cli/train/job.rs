@@ -1,20 +1,18 @@
 //! One run of training: what it is, and how it goes from data to a model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ichd_kernels::Window;
-use ichd_plugin::spec::{BackboneSpec, Precision, Variant};
-use ichd_plugin::weights::Weights;
-use serde_json::json;
+use ichd_plugin::spec::{BackboneSpec, Precision};
+use serde_json::{Value, json};
 
+use super::start::Start;
 use super::{Screen, data_fatal, train_fatal};
 use crate::clock::{Clock, SystemClock, rfc3339};
-use crate::config::{Config, WindowSetting};
+use crate::config::Config;
 use crate::device::Chosen;
 use crate::disk::{Disk, RealDisk, make_folders};
-use crate::error::{Exit, Fatal};
+use crate::error::Fatal;
 use crate::identity::sha256;
-use crate::model::{self, Preprocessing};
 use crate::registry;
 use crate::trainer::checkpoint::{self, Progress};
 use crate::trainer::dataset::{Dataset, Parts};
@@ -96,6 +94,7 @@ impl Job {
         make_folders(&self.folder).map_err(|error| Fatal::io(format!("{}: {error}", self.folder.display())))?;
         let split = self.folder.join("split.csv");
         let parts = dataset.split(&self.setting, &split, &mut |line| screen.tell_line(line)).map_err(data_fatal)?;
+        let weights = self.start.weights()?;
         let training = Training {
             spec: self.spec,
             variant: self.start.variant,
@@ -104,7 +103,7 @@ impl Job {
             setting: &self.setting,
             dataset,
             parts: &parts,
-            start: &self.start.weights,
+            start: &weights,
             folder: &self.folder,
             digest: self.digest(dataset, &parts),
             disk: &RealDisk as &dyn Disk,
@@ -148,9 +147,9 @@ impl Job {
         ));
         screen.tell_line(format!("Split {}.", parts.words));
         screen.tell_line(self.setting.words());
-        if self.setting.recipe == Recipe::Report && self.start.is_random {
+        if self.setting.recipe == Recipe::Report && self.start.is_random() {
             let sentence = "The report began with weights from ImageNet, this run begins with random ones: import some \
-                            (`ichd models import`) and give them with --from.";
+                            (`ichd models import`) and give them with --from, or with `from` in a list of runs.";
             screen.tell_line(sentence.into());
         }
     }
@@ -165,108 +164,24 @@ impl Job {
         Ok(self.digest(dataset, &parts))
     }
 
-    /// Names settings, data, split and start: what a checkpoint belongs to. How often checkpoints are made and where, and
-    /// how the model is stored in the end, does not count.
+    /// Names settings, data, split and start: what a checkpoint belongs to. How often checkpoints are made and where, how many
+    /// threads read ahead, and how the model is stored in the end, does not count.
     fn digest(&self, dataset: &Dataset, parts: &Parts) -> String {
-        let setting = TrainSetting {
+        let mut setting = json!(TrainSetting {
             runs_path: PathBuf::new(),
             cache_path: PathBuf::new(),
             checkpoint_secs: 0,
             stored: Precision::F32,
             ..self.setting.clone()
-        };
+        });
+        if let Value::Object(setting) = &mut setting {
+            setting.shift_remove("loader_threads");
+        }
         let instances = parts.slices.each_ref().map(|part| dataset.facts(part).sha256);
-        let weights = self.start.weights.to_safetensors().map(|bytes| sha256(&bytes)).unwrap_or_default();
         let preprocessing = self.start.preprocessing.to_json();
+        let weights = &self.start.sha256;
         let all = json!([setting, self.spec.name, preprocessing, weights, dataset.labels_sha256, instances]);
         sha256(all.to_string().as_bytes())
-    }
-}
-
-/// Where training begins.
-pub struct Start {
-    /// Weights.
-    pub weights: Weights,
-    /// Form of the backbone.
-    pub variant: Variant,
-    /// How its input is made.
-    pub preprocessing: Preprocessing,
-    /// The same in words.
-    pub words: String,
-    /// Whether the weights are random.
-    pub is_random: bool,
-}
-
-/// What is wished of a start.
-pub struct StartWish<'w> {
-    /// A model whose weights are taken; random ones if none.
-    pub from: Option<&'w str>,
-    /// Side of the input; the backbone's or the model's own if none.
-    pub side: Option<usize>,
-    /// Windows; those of the settings or of the model if none.
-    pub windows: Option<&'w [WindowSetting]>,
-    /// Seed of random weights.
-    pub seed: u64,
-}
-
-impl Start {
-    /// The weights and the preprocessing.
-    ///
-    /// # Errors
-    /// The model cannot be used, or a wish does not fit the backbone.
-    pub fn new(
-        config: &Config,
-        models: &Path,
-        spec: &'static BackboneSpec,
-        wish: &StartWish<'_>,
-    ) -> Result<Start, Fatal> {
-        let mut start = match wish.from {
-            Some(name) => Start::from_model(models, spec, name)?,
-            None => Start::random(config, spec, wish)?,
-        };
-        if let Some(windows) = wish.windows {
-            if windows.len() != start.variant.windows {
-                let (count, takes) = (windows.len(), start.variant.windows);
-                return Err(Fatal::config(format!("{count} windows are given, {} takes {takes}", start.words)));
-            }
-            let kernel = |window: &WindowSetting| Window { level: window.level, width: window.width };
-            start.preprocessing.windows = windows.iter().map(kernel).collect();
-        }
-        start.preprocessing.side = wish.side.unwrap_or(start.preprocessing.side);
-        if !(spec.side_min..=2048).contains(&start.preprocessing.side) {
-            let sentence = format!("--side: {} to 2048 would be right for {}", spec.side_min, spec.name);
-            return Err(Fatal::new(Exit::Usage, sentence));
-        }
-        Ok(start)
-    }
-
-    fn from_model(models: &Path, spec: &'static BackboneSpec, name: &str) -> Result<Start, Fatal> {
-        let model = model::load_named(models, name).map_err(Fatal::config)?;
-        if model.spec.name != spec.name {
-            let sentence = format!("--from: {name} is a {}, not a {}", model.spec.name, spec.name);
-            return Err(Fatal::new(Exit::Usage, sentence));
-        }
-        let words = format!("{}/{}", model.card.name, model.card.version);
-        let variant = model.card.variant();
-        let preprocessing = model.card.preprocessing;
-        Ok(Start { weights: model.weights, variant, preprocessing, words, is_random: false })
-    }
-
-    fn random(config: &Config, spec: &'static BackboneSpec, wish: &StartWish<'_>) -> Result<Start, Fatal> {
-        let variant = Variant { windows: wish.windows.map_or(config.windows.len(), <[_]>::len), ..Variant::default() };
-        if variant.windows != 3 {
-            let sentence = "random weights take 3 windows; import weights for another number of them";
-            return Err(Fatal::config(sentence));
-        }
-        let preprocessing = Preprocessing {
-            windows: config.kernel_windows(),
-            ramp: config.ramp.into(),
-            side: spec.input_side,
-            mean: spec.mean.to_vec(),
-            std: spec.std.to_vec(),
-        };
-        let words = format!("random weights of seed {}", wish.seed);
-        Ok(Start { weights: spec.untrained(wish.seed), variant, preprocessing, words, is_random: true })
     }
 }
 

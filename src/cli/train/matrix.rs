@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::job::{Ended, Job, Start, StartWish, backbone};
+use super::job::{Ended, Job, backbone};
+use super::start::{Start, StartWish};
 use super::{Args, Screen, overridden};
 use crate::cli::say;
 use crate::config::Config;
@@ -34,10 +35,12 @@ struct Done {
 pub struct Matrix {
     folder: PathBuf,
     jobs: Vec<(Cell, Job)>,
+    /// Whether nothing is trained, and the runs that were begun become models as they are.
+    finish: bool,
 }
 
 impl Matrix {
-    /// Reads the list and the weights that its runs begin with, so that nothing is found missing days later.
+    /// Reads the list and looks at the weights that its runs begin with, so that nothing is found missing days later.
     ///
     /// # Errors
     /// The list, or the first run that cannot begin.
@@ -59,9 +62,9 @@ impl Matrix {
             let start = Start::new(config, &config.model.path, spec, &wish)
                 .map_err(|error| at(format!("{}: {error}", cell.name)))?;
             let (name, folder) = (cell.name.clone(), folder.join(&cell.name));
-            jobs.push((cell, Job { spec, start, setting, name, version: None, folder, finish: false }));
+            jobs.push((cell, Job { spec, start, setting, name, version: None, folder, finish: args.finish }));
         }
-        Ok(Matrix { folder, jobs })
+        Ok(Matrix { folder, jobs, finish: args.finish })
     }
 
     /// All runs.
@@ -75,7 +78,7 @@ impl Matrix {
     /// # Errors
     /// The disk or the device, or, once all others are done, the runs that failed.
     pub fn run(&self, config: &Config, device: &Chosen, dataset: &Dataset, screen: &mut Screen) -> Result<(), Fatal> {
-        let (mut rows, mut failed) = (Vec::new(), Vec::new());
+        let (mut rows, mut failed, mut left) = (Vec::new(), Vec::new(), Vec::new());
         let n_runs = self.jobs.len();
         for (at, (cell, job)) in self.jobs.iter().enumerate() {
             let name = &cell.name;
@@ -84,12 +87,18 @@ impl Matrix {
                     screen.tell_line(format!("Run {} of {n_runs}, {name}: done before, as {}", at + 1, done.model));
                     done
                 }
+                None if self.finish && !job.has_best()? => {
+                    screen.tell_line(format!("Run {} of {n_runs}, {name}: has no finished epoch and is left", at + 1));
+                    left.push(name.as_str());
+                    continue;
+                }
                 None => {
                     screen.tell_line(format!("Run {} of {n_runs}, {name}:", at + 1));
                     match job.run(config, device, dataset, job.is_begun(), screen) {
                         Ok(Ended::Done { outcome, .. }) => {
                             let model = format!("{name}/{}", outcome.version);
-                            let row = ModelRow { backbone: name.clone(), ..outcome.row(job.spec) };
+                            let backbone = if job.is_over()? { name.clone() } else { format!("{name} (ended early)") };
+                            let row = ModelRow { backbone, ..outcome.row(job.spec) };
                             let done = Done { digest: outcome.digest, model, row };
                             write(&job.folder.join(DONE_FILE), &serde_json::to_vec_pretty(&done).map_err(Fatal::io)?)?;
                             done
@@ -108,14 +117,21 @@ impl Matrix {
                 }
             };
             rows.push((done.model, done.row));
-            self.compare(&rows, &failed)?;
+            self.compare(&rows, &failed, &left)?;
+        }
+        if !left.is_empty() {
+            let (count, names) = (left.len(), left.join(", "));
+            screen
+                .tell_line(format!("{count} runs were left: {names}. Without --finish the same command trains them."));
         }
         let table = comparison_table(TITLE, &plain(&rows), By::WeightedLogLoss);
         if screen.json {
-            say(comparison_json(&rows, &failed));
+            say(comparison_json(&rows, &failed, &left));
         } else {
             say(table.text());
-            say(format!("The comparison: {}", self.folder.join("comparison.html").display()));
+            if !rows.is_empty() {
+                say(format!("The comparison: {}", self.folder.join("comparison.html").display()));
+            }
         }
         if failed.is_empty() {
             return Ok(());
@@ -140,12 +156,12 @@ impl Matrix {
     }
 
     /// What there is so far, as Markdown, a page and JSON.
-    fn compare(&self, rows: &[(String, ModelRow)], failed: &[&str]) -> Result<(), Fatal> {
+    fn compare(&self, rows: &[(String, ModelRow)], failed: &[&str], left: &[&str]) -> Result<(), Fatal> {
         let table = comparison_table(TITLE, &plain(rows), By::WeightedLogLoss);
         let page = Page::new(TITLE).table(&table);
         write(&self.folder.join("comparison.md"), table.markdown().as_bytes())?;
         write(&self.folder.join("comparison.html"), page.html().as_bytes())?;
-        write(&self.folder.join("comparison.json"), format!("{:#}\n", comparison_json(rows, failed)).as_bytes())
+        write(&self.folder.join("comparison.json"), format!("{:#}\n", comparison_json(rows, failed, left)).as_bytes())
     }
 }
 
@@ -155,9 +171,9 @@ fn plain(rows: &[(String, ModelRow)]) -> Vec<ModelRow> {
     rows.iter().map(|(_, row)| row.clone()).collect()
 }
 
-fn comparison_json(rows: &[(String, ModelRow)], failed: &[&str]) -> Value {
+fn comparison_json(rows: &[(String, ModelRow)], failed: &[&str], left: &[&str]) -> Value {
     let runs: Vec<Value> = rows.iter().map(|(model, row)| json!({ "model": model, "measures": row })).collect();
-    json!({ "runs": runs, "failed": failed })
+    json!({ "runs": runs, "failed": failed, "left": left })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {

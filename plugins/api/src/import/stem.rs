@@ -110,14 +110,15 @@ pub(super) fn finish(
         }
         weights.insert(target.first_conv, stem.shape, stem.values);
     }
-    (for_windows(mean, windows), for_windows(std, windows))
+    (for_windows(&mean, windows), for_windows(&std, windows))
 }
 
-fn for_windows(three: [f32; 3], windows: usize) -> Vec<f32> {
-    if windows == three.len() {
-        return three.to_vec();
+/// A mean or deviation of each channel for another number of them: the average for each.
+pub fn for_windows(channels: &[f32], windows: usize) -> Vec<f32> {
+    if windows == channels.len() {
+        return channels.to_vec();
     }
-    let average = three.iter().map(|value| f64::from(*value)).sum::<f64>() / three.len() as f64;
+    let average = channels.iter().map(|value| f64::from(*value)).sum::<f64>() / channels.len().max(1) as f64;
     vec![average as f32; windows]
 }
 
