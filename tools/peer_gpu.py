@@ -15,8 +15,8 @@ resized with antialiasing there, and scored. Ways:
     graphs   the same with mode="reduce-overhead" (CUDA graphs); only if asked for with --ways
 
 Training is fused AdamW with autocast for bf16 (so its eager way is amp), moving averages of the weights, and the loss read every
-16 steps (or half a second), as in ichd's trainer. cuDNN chooses by trial and f32 may use TF32, as ichd's kernels may. Results are added to the
-file of --json after every case. `--device cpu` with small sizes tries it out.
+16 steps (or half a second), as in ichd's trainer. cuDNN chooses by trial and f32 may use TF32, as ichd's kernels may. Results are
+added to the file of --json after every case. `--device cpu` with small sizes tries it out. Ends with 1 if a case was not done.
 """
 
 import argparse
@@ -411,3 +411,5 @@ if __name__ == "__main__":
         print("\n" + pages[".txt"])
         for style, page in pages.items() if args.table else ():
             pathlib.Path(args.table + style).write_text(page)
+    if args.only != ["none"] and theirs[-1]["not_done"]:
+        sys.exit(1)
