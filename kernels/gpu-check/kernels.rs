@@ -34,10 +34,12 @@ const LAYERS: [([usize; 4], [usize; 2]); 6] = [
     ([32, 7, 7, 960], [3, 1]),
 ];
 
+type Compare = fn(&Device) -> Vec<Finding>;
+
 /// The whole part.
 pub fn run(bench: &Bench<'_>, journal: &mut Journal) -> Result<(), Stop> {
     let device = &bench.chosen.device;
-    let comparisons: [(&str, fn(&Device) -> Vec<Finding>); 2] =
+    let comparisons: [(&str, Compare); 2] =
         [("comparing windowing", parity::windows), ("comparing depthwise convolution", parity::depthwise)];
     for (name, compare) in comparisons {
         match guarded(|| Ok(compare(device))) {

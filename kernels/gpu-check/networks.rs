@@ -195,8 +195,8 @@ impl Case<'_> {
             }
             self.bench.chosen.device.memory_cleanup();
             let times = match from {
-                "pixels" => guarded(|| self.from_pixels(precision, batch)),
-                _ => guarded(|| self.from_images(precision, batch)),
+                "pixels" => guarded(|| self.score_pixels(precision, batch)),
+                _ => guarded(|| self.score_images(precision, batch)),
             };
             match times {
                 Ok(times) => {
@@ -221,14 +221,14 @@ impl Case<'_> {
     }
 
     /// From stored pixels in memory to logits in memory: gathered, moved, windowed, scored and read, as served.
-    fn from_pixels(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
+    fn score_pixels(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
         let mut engine = Engine::new(&self.model(precision), self.bench.chosen)?;
         let (batch, clock) = (batch_of(self.slices, batch), SystemClock::new());
         self.bench.budget.time(|| engine.score(&batch, &clock).map(drop))
     }
 
     /// The network alone: images lie on the device, logits are read.
-    fn from_images(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
+    fn score_images(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
         let device = &self.bench.chosen.device;
         let model = self.model(precision);
         let mut backbone = (self.spec.infer)(device, model.card.variant(), precision);
