@@ -25,7 +25,7 @@ impl Scorer for Frugal {
         while logits.len() < slices.len() {
             let rest = &slices[logits.len()..];
             let piece = &rest[..rest.len().min(self.most)];
-            match guarded(self.scorer.as_mut(), piece, clock) {
+            match guarded(|| self.scorer.score(piece, clock)) {
                 Ok(output) if output.logits.len() == piece.len() => {
                     logits.extend(output.logits);
                     window_time += output.window_time;
@@ -48,8 +48,11 @@ impl Scorer for Frugal {
 }
 
 /// A device that fails makes the tensor library panic; what it said tells which failure it was.
-fn guarded(scorer: &mut dyn Scorer, slices: &[&Slice], clock: &dyn Clock) -> Result<EngineOutput, EngineError> {
-    catch_unwind(AssertUnwindSafe(|| scorer.score(slices, clock))).unwrap_or_else(|payload| {
+///
+/// # Errors
+/// Those of `work`, and a panic as what it is on a device.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
         Err(EngineError::of_device(text.unwrap_or("it panicked")))

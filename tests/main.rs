@@ -3,6 +3,8 @@
 mod cli;
 mod decode;
 mod faults;
+#[cfg(feature = "cuda")]
+mod gpu_check;
 mod hostile;
 mod models;
 mod packaging;

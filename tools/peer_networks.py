@@ -21,28 +21,10 @@ import time
 
 import onnxruntime
 import openvino
-import timm
 import torch
-import torchvision
 
+from peer_models import SIDES, network
 from peer_preprocess import bench_program
-
-SIDES = {"inception_v3": 299, "xception": 299, "efficientnet_b2": 260, "efficientnet_b3": 300}
-
-
-def network(name):
-    # The same weights each time, so that a kept export is of the same network.
-    torch.manual_seed(0)
-    if name == "xception":
-        return timm.create_model("legacy_xception", pretrained=False, num_classes=6)
-    if name == "inception_v3":
-        return torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False, num_classes=6)
-    if name == "vgg16":
-        model = torchvision.models.vgg16(weights=None)
-        model.avgpool = torch.nn.AdaptiveAvgPool2d(1)
-        model.classifier = torch.nn.Linear(512, 6)
-        return model
-    return getattr(torchvision.models, name)(weights=None, num_classes=6)
 
 
 def batch_of(n, side):

@@ -1,216 +1,207 @@
-//! gpu-check: are the kernels right and fast on this machine's GPU? One program to carry to a machine that has a driver and
-//! a CUDA toolkit (NVRTC and headers) and nothing else.
+//! gpu-check: is ichd right and fast on this machine's GPU? One program to carry to a machine that has a driver and a CUDA
+//! toolkit (NVRTC and headers) and nothing else.
 //!
-//! Compares every kernel with its CPU form, times it, and measures the device's copy bandwidth in the same run, so that
-//! times can be read as shares of what the memory allows. Prints a table, and JSON with `--json FILE`.
+//! Three parts: `kernels` compares every kernel with its CPU form and times it against the device's copy bandwidth; `networks`
+//! compares every backbone's logits with the CPU's and times scoring, from stored pixels to logits and alone; `training`
+//! compares gradients and times steps as `train` makes them. All lines are printed as they are found, and with `--json FILE`
+//! the file is complete after each of them, so that a run that is cut off has told what it knew. `tools/peer_gpu.py` times
+//! PyTorch in the same cases. With `--device cpu` and small sizes the last two parts can be tried without a GPU.
 
+mod kernels;
+mod machine;
+mod measure;
+mod networks;
+mod report;
+mod training;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
-use clap::Parser;
-use ichd::device::{Want, choose};
-use ichd_kernels::parity::{self, Finding};
-use ichd_kernels::{Act, After, Plane, Ramp, SliceView, StoredPixels, Transport, Window, WindowPlan, depthwise_conv2d};
-use serde::Serialize;
+use burn::tensor::DeviceType;
+use clap::{Parser, ValueEnum};
+use ichd::device::{Chosen, Want, choose, self_test};
+use ichd::engine::EngineError;
+use ichd::error::Exit;
+use ichd::registry;
+use ichd_plugin::spec::{BackboneSpec, Precision};
 
-/// Compares and times ichd's kernels on a GPU.
-#[derive(Parser)]
+use machine::Machine;
+use measure::Budget;
+use report::Journal;
+
+/// Compares and times ichd's kernels, networks and training on a GPU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gpu-check",
+    version,
+    max_term_width = 100,
+    after_help = "Example: gpu-check --only networks --backbones resnet50,xception --json ichd.json --limit 500\nTry it:  gpu-check --device cpu --only networks,training --backbones mobilenet_v2 --side 64 --batches 2 --train-batch 2 --seconds 0\n\nExit codes: 0 all right, 1 something is wrong or was not done, 64 wrong use, 69 device lost, 74 disk."
+)]
 struct Args {
-    /// cuda:N.
-    #[arg(long, default_value = "cuda:0")]
-    device: String,
-    /// Writes everything found as JSON.
+    /// cuda:N; cpu to try networks and training out.
+    #[arg(long, default_value = "cuda:0", value_parser = Want::parse)]
+    device: Want,
+    /// Parts to do.
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["kernels", "networks", "training"])]
+    only: Vec<Part>,
+    /// Backbones of networks and training; all of them without it.
+    #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = backbone)]
+    backbones: Vec<&'static BackboneSpec>,
+    /// Types of number that networks score in, in this order.
+    #[arg(long, value_delimiter = ',', default_values = ["f32", "bf16", "f16"], value_parser = precision)]
+    precisions: Vec<Precision>,
+    /// Types of number that training multiplies in, in this order.
+    #[arg(long, value_delimiter = ',', default_values = ["bf16", "f32"], value_parser = train_precision)]
+    train_precisions: Vec<Precision>,
+    /// Slices of the batches that networks score, in this order.
+    #[arg(long, value_delimiter = ',', default_values = ["32", "1", "256"], value_parser = above_zero)]
+    batches: Vec<usize>,
+    /// Slices of a batch in training.
+    #[arg(long, default_value = "32", value_parser = above_zero)]
+    train_batch: usize,
+    /// Slices of a windowing batch that is held to the bar.
+    #[arg(long, default_value = "256", value_parser = above_zero)]
+    window_batch: usize,
+    /// Side of the networks' input; without it their own, and in training 224 and their own.
+    #[arg(long, value_parser = above_zero)]
+    side: Option<usize>,
+    /// GPUs that share batches in training, beside one alone; without it all that there are.
+    #[arg(long, value_parser = above_zero)]
+    devices: Option<usize>,
+    /// Seconds that each measurement lasts, after its warm-up.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Begins nothing new after so many seconds.
     #[arg(long)]
-    json: Option<std::path::PathBuf>,
-    /// Slices of a windowing batch.
-    #[arg(long, default_value_t = 256)]
-    batch: usize,
+    limit: Option<f64>,
+    /// Adds what is found to this file of JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Commit of the sources, where the build was not told (environment variable ICHD_COMMIT).
+    #[arg(long)]
+    commit: Option<String>,
 }
 
-/// A measured launch.
-#[derive(Serialize)]
-struct Timing {
-    name: String,
-    /// Median of the runs, in milliseconds.
-    milliseconds: f64,
-    /// Each input and output byte counted once, in GB/s.
-    gigabytes_per_second: f64,
-    /// The same as a share of the copy bandwidth of this run.
-    share_of_copy: f64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Kernels,
+    Networks,
+    Training,
 }
 
-#[derive(Serialize)]
-struct Report {
-    program: &'static str,
-    device: String,
-    copy_gigabytes_per_second: f64,
-    findings: Vec<Finding>,
-    timings: Vec<Timing>,
-}
-
-/// Waits until the device has done what was asked of it.
-fn wait(device: &Device) -> Result<()> {
-    device.sync().map_err(|error| anyhow::anyhow!("the device failed: {error:?}"))
-}
-
-/// Median seconds of one run of `work`, each sample many runs long so that launches overlap as they do in use.
-fn seconds(device: &Device, mut work: impl FnMut()) -> Result<f64> {
-    const RUNS: usize = 20;
-    for _ in 0..3 {
-        work();
-    }
-    wait(device)?;
-    let mut samples = Vec::new();
-    for _ in 0..9 {
-        let begun = Instant::now();
-        for _ in 0..RUNS {
-            work();
-        }
-        wait(device)?;
-        samples.push(begun.elapsed().as_secs_f64() / RUNS as f64);
-    }
-    samples.sort_by(f64::total_cmp);
-    Ok(samples[samples.len() / 2])
-}
-
-/// Bytes a second of reading and writing a gigabyte.
-fn copy_bandwidth(device: &Device) -> Result<f64> {
-    let values = 1usize << 27;
-    let source = Tensor::<1>::ones([values], device);
-    let time = seconds(device, || drop(source.clone() + 1.0))?;
-    Ok((values * 8) as f64 / time)
-}
-
-struct Bench<'a> {
-    device: &'a Device,
-    copy: f64,
-}
-
-impl Bench<'_> {
-    fn time(&self, name: String, bytes: usize, work: impl FnMut()) -> Result<Timing> {
-        let time = seconds(self.device, work)?;
-        let rate = bytes as f64 / time;
-        Ok(Timing { name, milliseconds: time * 1e3, gigabytes_per_second: rate / 1e9, share_of_copy: rate / self.copy })
-    }
-
-    /// Windowing of `batch` slices of 512 x 512 whose pixels and tables are on the device already.
-    fn window(&self, batch: usize, side: usize, dtype: FloatDType) -> Result<Timing> {
-        let windows = [(40.0, 80.0), (80.0, 200.0), (40.0, 380.0)].map(|(level, width)| Window { level, width });
-        let plan = WindowPlan::new(&windows, Ramp::LinearExact, side, &[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225])?;
-        let pixels: Vec<i16> = (0..512 * 512u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 21) as i16).collect();
-        let view = SliceView {
-            pixels: StoredPixels::I16(&pixels),
-            rows: 512,
-            columns: 512,
-            intercept: -1024.0,
-            ..SliceView::default()
-        };
-        let views = vec![view; batch];
-        let uploaded = ichd_kernels::Uploaded::new(&plan, &views, self.device, Transport::of(self.device))?;
-        let element = DType::from(dtype).size();
-        let bytes = batch * (512 * 512 * 2 + side * side * 3 * element);
-        self.time(format!("window {batch} x 512 to {side}, {dtype:?}"), bytes, || drop(uploaded.window(dtype)))
-    }
-
-    /// One depthwise layer: forward with epilogue, and both gradients.
-    fn depthwise(&self, dims: [usize; 4], plane: Plane, dtype: FloatDType) -> Result<Vec<Timing>> {
-        let [n, height, width, channels] = dims;
-        let [down, across] = plane.output([height, width]).context("the kernel fits")?;
-        let x = Tensor::<4>::ones(dims, self.device).cast(dtype);
-        let weight = Tensor::<4>::ones([channels, 1, plane.kernel[0], plane.kernel[1]], self.device).cast(dtype);
-        let bias = Tensor::<1>::ones([channels], self.device).cast(dtype);
-        let element = DType::from(dtype).size();
-        let (read, written) = (n * height * width * channels * element, n * down * across * channels * element);
-        let name = |what: &str| {
-            format!(
-                "depthwise {what} {0}x{0} stride {1}, {n}x{height}x{width}x{channels}, {dtype:?}",
-                plane.kernel[0], plane.stride[0]
-            )
-        };
-        let forward = self.time(name("forward"), read + written, || {
-            let after = After { bias: Some(bias.clone()), addend: None, act: Act::Relu6 };
-            drop(depthwise_conv2d(x.clone(), weight.clone(), plane, after));
-        })?;
-        let tracked = |tensor: &Tensor<4>| Tensor::<4>::from_inner(tensor.clone()).require_grad();
-        let (x, weight) = (tracked(&x), tracked(&weight));
-        // Forward again, then both gradients: each reads the output's gradient, one the weights and one the input.
-        let both = self.time(name("forward and backward"), 3 * read + 3 * written, || {
-            drop(depthwise_conv2d(x.clone(), weight.clone(), plane, After::nothing()).backward());
-        })?;
-        Ok(vec![forward, both])
-    }
-}
-
-fn run(args: &Args) -> Result<Report> {
-    let want = Want::parse(&args.device).map_err(anyhow::Error::msg)?;
-    let chosen = choose(want).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let device = chosen.device;
-    if ichd_kernels::on_cpu(&device) {
-        bail!("{} is not a GPU", args.device);
-    }
-    let mut findings = parity::windows(&device);
-    findings.extend(parity::depthwise(&device));
-    let copy = copy_bandwidth(&device)?;
-    let bench = Bench { device: &device, copy };
-    let mut timings = Vec::new();
-    for dtype in parity::types(&device) {
-        for side in [224, 299, 300] {
-            timings.push(bench.window(args.batch, side, dtype)?);
-        }
-        timings.push(bench.window(32, 224, dtype)?);
-        timings.push(bench.window(1, 224, dtype)?);
-        for (dims, plane) in [
-            ([32, 112, 112, 32], Plane::square(3, 1)),
-            ([32, 112, 112, 96], Plane::square(3, 2)),
-            ([32, 56, 56, 144], Plane::square(3, 1)),
-            ([32, 28, 28, 240], Plane::square(5, 1)),
-            ([32, 14, 14, 672], Plane::square(5, 2)),
-            ([32, 7, 7, 960], Plane::square(3, 1)),
-        ] {
-            timings.extend(bench.depthwise(dims, plane, dtype)?);
-        }
-    }
-    Ok(Report {
-        program: env!("CARGO_PKG_VERSION"),
-        device: chosen.name,
-        copy_gigabytes_per_second: copy / 1e9,
-        findings,
-        timings,
+fn backbone(name: &str) -> Result<&'static BackboneSpec, String> {
+    registry::find(name).ok_or_else(|| {
+        let names: Vec<&str> = registry::BACKBONES.iter().map(|spec| spec.name).collect();
+        format!("there is no backbone of that name; there are {}", names.join(", "))
     })
 }
 
-fn print(report: &Report) {
-    println!("device {}, copying {:.0} GB/s\n", report.device, report.copy_gigabytes_per_second);
-    for finding in &report.findings {
-        let word = if finding.passed() { "ok   " } else { "WRONG" };
-        println!("{word} {}: off by {:.1e}, allowed {:.1e}", finding.name, finding.error, finding.allowed);
-    }
-    println!("\n{:>10} {:>9} {:>8}  kernel", "ms", "GB/s", "of copy");
-    for Timing { name, milliseconds, gigabytes_per_second, share_of_copy } in &report.timings {
-        println!("{milliseconds:>10.4} {gigabytes_per_second:>9.0} {:>7.0}%  {name}", share_of_copy * 100.0);
+fn precision(name: &str) -> Result<Precision, String> {
+    Precision::ALL.into_iter().find(|precision| precision.name() == name).ok_or_else(|| "f32, bf16 or f16".to_owned())
+}
+
+/// f16's range is too short for gradients; the trainer refuses it too.
+fn train_precision(name: &str) -> Result<Precision, String> {
+    precision(name).ok().filter(|precision| *precision != Precision::F16).ok_or_else(|| "bf16 or f32".to_owned())
+}
+
+fn above_zero(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "a number above 0".to_owned())
+}
+
+/// Why the program ends early.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    /// The device cannot be used, or not any more.
+    #[error("{0}")]
+    Device(String),
+    /// What was found could not be written.
+    #[error("{path}: {source}")]
+    Disk { path: PathBuf, source: std::io::Error },
+    /// The file of JSON holds something else.
+    #[error("{path} is no file of gpu-check: {reason}")]
+    File { path: PathBuf, reason: String },
+}
+
+impl Stop {
+    fn exit(&self) -> u8 {
+        match self {
+            Stop::Device(_) => Exit::Device as u8,
+            Stop::Disk { .. } => Exit::Io as u8,
+            Stop::File { .. } => Exit::Usage as u8,
+        }
     }
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    let report = match run(&args) {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("gpu-check: {error:#}");
-            return ExitCode::from(69);
-        }
-    };
-    print(&report);
-    if let Some(path) = &args.json {
-        let written = serde_json::to_vec_pretty(&report)
-            .map_err(anyhow::Error::from)
-            .and_then(|text| Ok(std::fs::write(path, text)?));
-        if let Err(error) = written {
-            eprintln!("gpu-check: {}: {error}", path.display());
-            return ExitCode::from(74);
+/// What the parts are done with.
+struct Bench<'b> {
+    chosen: &'b Chosen,
+    args: &'b Args,
+    budget: Budget,
+}
+
+impl Bench<'_> {
+    fn backbones(&self) -> Vec<&'static BackboneSpec> {
+        if self.args.backbones.is_empty() { registry::BACKBONES.to_vec() } else { self.args.backbones.clone() }
+    }
+
+    /// Records a failure. Whether the device is lost, or only could not do this, its self-test tells.
+    fn excuse(&self, journal: &mut Journal, what: &str, error: &EngineError) -> Result<(), Stop> {
+        journal.not_done(what, error.to_string())?;
+        match error {
+            EngineError::Device(cause) => self_test(&self.chosen.device)
+                .map_err(|reason| Stop::Device(format!("{what}: {cause}; now its self-test fails too ({reason})"))),
+            _ => Ok(()),
         }
     }
-    if report.findings.iter().all(Finding::passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run(args: &Args, journal: &mut Journal) -> Result<(), Stop> {
+    let chosen = choose(args.device).map_err(Stop::Device)?;
+    let machine = if chosen.is_cpu() { Machine::without_gpu() } else { Machine::with_gpu(&chosen)? };
+    journal.begin(&chosen.name, machine)?;
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO);
+    let budget = Budget::new(seconds(args.seconds), args.limit.map(seconds));
+    let bench = Bench { chosen: &chosen, args, budget };
+    for part in &args.only {
+        match part {
+            Part::Kernels if chosen.is_cpu() => journal.not_done("kernels", "they are compared with the CPU's")?,
+            Part::Kernels => kernels::run(&bench, journal)?,
+            Part::Networks => networks::run(&bench, journal)?,
+            Part::Training => training::run(&bench, journal)?,
+        }
+    }
+    Ok(())
+}
+
+/// GPUs of this machine.
+fn gpus() -> usize {
+    burn::tensor::Device::enumerate(DeviceType::Cuda).len()
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no errors; wrong use is 64, whatever the parser thinks.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
+        }
+    };
+    // Set by whoever builds: there is no build script, so the program cannot ask git.
+    let commit = args.commit.as_deref().or(option_env!("ICHD_COMMIT")).unwrap_or("unknown");
+    let done = Journal::open(args.json.as_deref(), commit).and_then(|mut journal| {
+        let done = run(&args, &mut journal);
+        journal.end();
+        done.map(|()| journal.is_right())
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(stop) => {
+            eprintln!("gpu-check: {stop}");
+            ExitCode::from(stop.exit())
+        }
+    }
 }

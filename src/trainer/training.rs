@@ -29,7 +29,7 @@ use crate::measure::{MeasureError, Predictions};
 use crate::model::Preprocessing;
 
 /// Batches after which the loss is read from the device: reading waits for it.
-const READ_EVERY: u64 = 16;
+pub const READ_EVERY: u64 = 16;
 /// Largest file of weights.
 const BYTES_MAX: u64 = 1 << 36;
 

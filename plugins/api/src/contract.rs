@@ -13,7 +13,7 @@ use crate::weights::Weights;
 const FOLDED: f32 = 1e-5;
 
 /// Most that logits in half precision may differ from those in f32, likewise: a hundred layers of bfloat16's three digits.
-const HALF: f32 = 0.1;
+pub const HALF: f32 = 0.1;
 
 /// Checks a backbone on a device, at its smallest side to save time: names and counts, shapes of outputs, independence of
 /// slices in a batch, weights out and in, half precision, that training lowers the loss, that frozen parts stay, and that
