@@ -330,7 +330,7 @@ pub(crate) struct Line {
 }
 
 /// Lines of the usual number of windows, without an allocation for each slice.
-pub(crate) type Lines = SmallVec<[Line; 4]>;
+pub(crate) type Lines = SmallVec<[Line; 8]>;
 
 /// Farther from the pivot than any stored value or sensible window.
 const FAR: f64 = 1e30;

@@ -27,7 +27,7 @@ type Shown = Vec<(Vec<usize>, Vec<f32>)>;
 fn shown(feed: &Feed<'_>, batches: &[Batch]) -> (Shown, Result<Duration, FeedError>) {
     let mut all = Vec::new();
     let walked = feed.walk(batches, |batch, images| {
-        all.push((batch.slices.clone(), images.into_data().try_to_vec_as::<f32>().unwrap()));
+        all.push((batch.slices.clone(), images.into_data().try_to_vec::<f32>().unwrap()));
         Ok(Queue::Empty(Instant::now()))
     });
     (all, walked)

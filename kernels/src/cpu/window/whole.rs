@@ -26,7 +26,7 @@ pub(super) struct Whole {
     /// What padding becomes.
     pub instead: i16,
     /// One a window.
-    pub windows: SmallVec<[WholeWindow; 4]>,
+    pub windows: SmallVec<[WholeWindow; 8]>,
 }
 
 /// One window of [`Whole`].
@@ -60,7 +60,7 @@ impl Whole {
                 inside[0] < inside[1] && (slice.padding.is_none() || inside[stands_for] == edges[stands_for]);
             told_apart.then(|| inside.map(|edge| edge - pivot))
         };
-        let edges: SmallVec<[[f64; 2]; 4]> = slice.lines.iter().map(edges).collect::<Option<_>>()?;
+        let edges: SmallVec<[[f64; 2]; 8]> = slice.lines.iter().map(edges).collect::<Option<_>>()?;
         let places = (0..=PLACES_MAX)
             .find(|places| edges.as_flattened().iter().all(|edge| (edge * f64::from(1 << places)).fract() == 0.0))?;
         let unit = f64::from(1 << places);
