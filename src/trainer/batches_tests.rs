@@ -5,6 +5,7 @@ use std::fs;
 use ichd_kernels::{Ramp, Window};
 
 use super::super::dataset::tests::Heads;
+use super::super::training::read;
 use super::*;
 
 fn plan() -> WindowPlan {
@@ -27,7 +28,7 @@ type Shown = Vec<(Vec<usize>, Vec<f32>)>;
 fn shown(feed: &Feed<'_>, batches: &[Batch]) -> (Shown, Result<Duration, FeedError>) {
     let mut all = Vec::new();
     let walked = feed.walk(batches, |batch, images| {
-        all.push((batch.slices.clone(), images.into_data().try_to_vec::<f32>().unwrap()));
+        all.push((batch.slices.clone(), read(images).unwrap()));
         Ok(Queue::Empty(Instant::now()))
     });
     (all, walked)
