@@ -43,7 +43,7 @@ pub fn run(common: &Common, args: &Args) -> Result<(), Fatal> {
     supervisor.ready();
     let metrics = write_metrics(metrics, device, &pipeline)?;
     let ended = pipeline.join();
-    if let Some((running, thread)) = metrics {
+    if let Some(Writing { running, thread }) = metrics {
         drop(running);
         // What it could not write it has told.
         drop(thread.join());
@@ -61,12 +61,14 @@ pub fn run(common: &Common, args: &Args) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Starts the thread that writes the metrics, if they are wanted. It ends when the sender is gone.
-fn write_metrics(
-    setting: MetricsSetting,
-    device: String,
-    pipeline: &Pipeline,
-) -> Result<Option<(Sender<()>, JoinHandle<()>)>, Fatal> {
+/// The thread that writes the metrics. It ends when the sender is gone.
+struct Writing {
+    running: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts it, if metrics are wanted.
+fn write_metrics(setting: MetricsSetting, device: String, pipeline: &Pipeline) -> Result<Option<Writing>, Fatal> {
     if setting.every_secs == 0 {
         return Ok(None);
     }
@@ -76,7 +78,7 @@ fn write_metrics(
     let (running, ended) = bounded(0);
     let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || file.run(read, &ended));
     let thread = thread.map_err(|error| Fatal::io(format!("cannot start the thread metrics: {error}")))?;
-    Ok(Some((running, thread)))
+    Ok(Some(Writing { running, thread }))
 }
 
 /// Prints where the time went.
