@@ -24,11 +24,11 @@ pub(super) struct Cells {
 impl Cells {
     /// Cells of native pixel data; `bytes` holds one frame.
     pub fn native(bytes: &[u8], layout: &Layout, big_endian: bool) -> Cells {
-        let values = if layout.bits_allocated == 8 {
-            bytes.iter().map(|byte| u16::from(*byte)).collect()
-        } else {
-            let join = if big_endian { u16::from_be_bytes } else { u16::from_le_bytes };
-            bytes.as_chunks::<2>().0.iter().map(|pair| join(*pair)).collect()
+        // A loop of its own for each order: a function chosen before the loop would be called for every cell.
+        let values = match (layout.bits_allocated, big_endian) {
+            (8, _) => bytes.iter().map(|byte| u16::from(*byte)).collect(),
+            (_, true) => bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect(),
+            (_, false) => bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect(),
         };
         Cells { values, precision: layout.bits_allocated }
     }
