@@ -13,7 +13,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, ba
 use burn::tensor::Shape;
 
 use crate::cpu::adam::{self, AdamStep};
-use crate::cpu::{conv, curved, depthwise, direct, norm, tensors};
+use crate::cpu::{conv, curved, depthwise, depthwise_weights, direct, norm, tensors};
 use crate::geometry::{Act, Plane};
 
 fn size(shape: &Shape) -> [usize; 2] {
@@ -206,7 +206,7 @@ impl DepthwiseOps for Flex {
         let (input, grad) = (input.to_contiguous(), grad.to_contiguous());
         typed!(input, T => {
             let dims = [n, height, width, channels];
-            let sums = depthwise::weight_gradient::<T>(&plane, tensors::values(&input), dims, tensors::values(&grad));
+            let sums = depthwise_weights::weight_gradient::<T>(&plane, tensors::values(&input), dims, tensors::values(&grad));
             let [down, across] = plane.kernel;
             tensors::tensor(sums, [down, across, channels, 1]).permute(&[2, 3, 0, 1]).to_contiguous()
         })

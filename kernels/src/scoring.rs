@@ -8,8 +8,9 @@ use burn_flex::FlexTensor;
 
 use crate::cpu::chain::Chain;
 use crate::cpu::depthwise::Strip;
-use crate::cpu::direct::{self, Before, Extras, Pointwise, Product};
+use crate::cpu::direct::{self, Before, Extras, Product};
 use crate::cpu::panels::Cut;
+use crate::cpu::pointwise::Pointwise;
 use crate::cpu::pools::{self, Pool};
 use crate::cpu::{conv, passes, tensors};
 use crate::geometry::{Act, Plane};

@@ -9,7 +9,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::depthwise::Strip;
-use super::direct::{Pointwise, Target};
+use super::direct::Target;
+use super::pointwise::Pointwise;
 use super::pool::{Buffer, with_scratch};
 use super::{Real, alone};
 use crate::geometry::Span;

@@ -309,13 +309,13 @@ struct Staging {
     pitch: usize,
 }
 
-impl Staging {
-    /// Pixels that lie a multiple of half a page apart fall on the same few lines of the first-level cache.
-    const CLASH: usize = 2048;
+/// Bytes; pixels that lie a multiple of half a page apart fall on the same few lines of the first-level cache.
+pub(crate) const CLASH: usize = 2048;
 
+impl Staging {
     fn of<T>(product: &Product<'_, T>) -> Option<Staging> {
         let [.., channels] = product.shape.input;
-        let clashes = (product.input.pitch * size_of::<T>()).is_multiple_of(Self::CLASH);
+        let clashes = (product.input.pitch * size_of::<T>()).is_multiple_of(CLASH);
         let staged = has_one_tap(&product.shape.plane) && (clashes || !matches!(product.before, Before::Nothing));
         let line = 64 / size_of::<T>();
         staged.then(|| Staging { pitch: (channels.div_ceil(line) | 1) * line })
@@ -426,112 +426,6 @@ impl<T: Real> pulp::WithSimd for Work<'_, T> {
                     for m in 0..count {
                         // SAFETY: the values that the tile just wrote, of which this part alone has a reference.
                         let row = unsafe { std::slice::from_raw_parts_mut(out.add(m * self.pitch), channels) };
-                        for value in row {
-                            *value = Silu.value(*value);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A convolution with one tap for callers that keep its input and its results in memory of their own.
-pub(crate) struct Pointwise<'a, T> {
-    cut: Cut,
-    panels: &'a [T],
-    /// With zeros up to a whole panel.
-    bias: Vec<T>,
-    act: Act,
-}
-
-impl<'a, T: Real> Pointwise<'a, T> {
-    /// With weights as [`Cut::pack`] makes them.
-    pub fn new(cut: Cut, panels: &'a [T], bias: Option<&[T]>, act: Act) -> Self {
-        assert_eq!(panels.len(), cut.len(), "packed weights");
-        let mut filled = vec![T::ZERO; cut.filled()];
-        if let Some(bias) = bias {
-            filled[..cut.outputs].copy_from_slice(bias);
-        }
-        Pointwise { cut, panels, bias: filled, act }
-    }
-
-    pub fn inputs(&self) -> usize {
-        self.cut.patch
-    }
-
-    pub fn outputs(&self) -> usize {
-        self.cut.outputs
-    }
-
-    /// The best step from pixel to pixel for an input of `channels`.
-    pub fn pitch(channels: usize) -> usize {
-        let line = 64 / size_of::<T>();
-        let clashes = (channels * size_of::<T>()).is_multiple_of(Staging::CLASH);
-        if clashes { channels + line } else { channels }
-    }
-
-    /// Results of the pixels in `values`, which lie `pitch` apart, side by side; `addend` is added before the activation.
-    ///
-    /// # Safety
-    /// `out` has room for as many pixels, and nobody else uses it meanwhile.
-    pub unsafe fn run(&self, values: &[T], pitch: usize, out: *mut T, addend: Option<&[T]>) {
-        let pixels = (values.len() + pitch - self.cut.patch) / pitch;
-        assert!(pitch >= self.cut.patch && addend.is_none_or(|addend| addend.len() == pixels * self.cut.outputs));
-        wide(PointwiseRun { layer: self, values, pitch, pixels, out, addend });
-    }
-}
-
-struct PointwiseRun<'a, T> {
-    layer: &'a Pointwise<'a, T>,
-    values: &'a [T],
-    pitch: usize,
-    pixels: usize,
-    out: *mut T,
-    addend: Option<&'a [T]>,
-}
-
-impl<T: Real> pulp::WithSimd for PointwiseRun<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let PointwiseRun { layer: Pointwise { cut, panels, bias, act }, values, pitch, pixels, out, addend } = self;
-        let outputs = cut.outputs;
-        let tiles = pixels.div_ceil(tile::pixels::<S>());
-        for panel in 0..cut.panels() {
-            let (from, width) = cut.span(panel);
-            let channels = width.min(outputs - from);
-            for at in 0..tiles {
-                let first = at * pixels / tiles;
-                let count = (at + 1) * pixels / tiles - first;
-                let values = &values[first * pitch..][..(count - 1) * pitch + cut.patch];
-                let mut reads = [[values.as_ptr(); PIXELS]];
-                for m in 0..PIXELS {
-                    reads[0][m] = values[m.min(count - 1) * pitch..].as_ptr();
-                }
-                let to = out.wrapping_add(first * outputs + from);
-                // Were the number of segments known, the tile's sums would no longer all stay in registers.
-                let reads = std::hint::black_box(reads.as_slice());
-                let tile = Tile {
-                    reads,
-                    segment: cut.patch,
-                    panel: cut.panel(panels, panel),
-                    bias: &bias[from..from + width],
-                    count,
-                    outputs: channels,
-                    out: to,
-                    out_pitch: outputs,
-                    addend: addend.map_or(std::ptr::null(), |addend| addend[first * outputs + from..].as_ptr()),
-                    addend_pitch: outputs,
-                    bounds: act.bounds().map(T::of),
-                };
-                // SAFETY: the slice above has all that is read; `run` checked the addend, and its caller promised the room.
-                unsafe { tile.run(simd) };
-                if *act == Act::Silu {
-                    for m in 0..count {
-                        // SAFETY: the values that the tile just wrote.
-                        let row = unsafe { std::slice::from_raw_parts_mut(to.wrapping_add(m * outputs), channels) };
                         for value in row {
                             *value = Silu.value(*value);
                         }
