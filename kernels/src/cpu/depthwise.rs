@@ -318,8 +318,8 @@ impl<T: Real> Part<'_, T> {
             // The last vector may repeat some of the one before.
             let at = channel.min(end - lanes);
             // SAFETY: `at` has a whole vector of this part's channels behind it in every pixel, weight row, bias and result.
-            // `gather` checked that rows, columns and taps are inside of image and weights, and made room for all pixels of
-            // the result, of which no other part writes these rows and channels.
+            // `gather` and `Strip` checked that rows, columns and taps are inside of image and weights; there is room for all
+            // pixels of the result, of which no other part writes these rows and channels.
             unsafe {
                 let start = match filter.bias {
                     Some(bias) => load::<T, S>(bias.as_ptr().add(at)),

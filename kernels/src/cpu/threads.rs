@@ -9,6 +9,15 @@ thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
+/// What a thread was before, and is again whatever ends its work.
+struct Before(bool);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        ALONE.set(self.0);
+    }
+}
+
 /// Whether the other threads have work of their own, so that cutting this thread's finely gains nothing.
 pub(crate) fn alone() -> bool {
     ALONE.get()
@@ -29,7 +38,7 @@ pub fn shared_out<R: Send>(pieces: usize, work: impl Fn(usize) -> R + Sync) -> V
     let share = |range: Range<usize>, alone: bool| {
         let next = AtomicUsize::new(range.start);
         let worker = || {
-            let before = ALONE.replace(alone);
+            let _before = Before(ALONE.replace(alone));
             loop {
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 if piece >= range.end {
@@ -37,7 +46,6 @@ pub fn shared_out<R: Send>(pieces: usize, work: impl Fn(usize) -> R + Sync) -> V
                 }
                 *done[piece].lock().unwrap_or_else(PoisonError::into_inner) = Some(work(piece));
             }
-            ALONE.set(before);
         };
         rayon::scope(|scope| {
             for _ in 0..range.len().min(threads) {
