@@ -314,6 +314,7 @@ impl Decoder {
             sha256: None,
             n_slices: 0,
             admitted_at: file.at,
+            is_ahead: file.is_ahead,
             read_time: Tick::ZERO,
             decode_time: Tick::ZERO,
         }

@@ -290,6 +290,7 @@ mod tests {
             sha256: None,
             n_slices: 1,
             admitted_at: Tick::ZERO,
+            is_ahead: false,
             read_time: Tick::ZERO,
             decode_time: Tick::ZERO,
         };

@@ -9,6 +9,7 @@
 //! heads ([`phantom`]); training ([`trainer`]); measuring ([`measure`]); the commands ([`cli`]).
 
 pub mod admit;
+pub mod ahead;
 pub mod batch;
 pub mod cli;
 pub mod clock;
@@ -49,6 +50,7 @@ pub mod room;
 pub mod roster;
 pub mod route;
 pub mod schedule;
+pub mod settle;
 pub mod slice;
 pub mod stage;
 pub mod study;

@@ -10,6 +10,13 @@ pub const SIGHTINGS_A_TURN: usize = 1024;
 /// Admissions that may wait for the decoders. More would only hide back-pressure.
 pub const ADMITTED_QUEUE: usize = 64;
 
+/// Files that are worked on before they have settled: what the fastest device does in a fraction of a second. What comes of
+/// each is held in memory, a few kilobytes a slice.
+pub const AHEAD_MAX: usize = 1024;
+
+/// Verdicts on such files that may wait for the recorder.
+pub const VERDICTS_QUEUE: usize = AHEAD_MAX;
+
 /// Decoded slices on their way to the queues of the routes. More would wait where nobody can tell urgent ones.
 pub const BATCH_QUEUE: usize = 1;
 

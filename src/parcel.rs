@@ -29,7 +29,7 @@ pub enum Sighting {
     Hearing(bool),
 }
 
-/// admit -> decode: a file that was quiet for long enough and is not on record.
+/// admit -> decode: a file that was quiet for long enough, or may have been, and is not on record.
 #[derive(Clone, Debug)]
 pub struct Admitted {
     /// Number of this admission, unique in this process.
@@ -40,6 +40,25 @@ pub struct Admitted {
     pub fingerprint: Fingerprint,
     /// When it was admitted.
     pub at: Tick,
+    /// Whether it is worked on ahead: it has not settled yet, and nothing of it is told before it has.
+    pub is_ahead: bool,
+}
+
+/// admit -> record: the last word on a file that is worked on ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has settled in the state that work began with.
+    Settled {
+        /// The admission.
+        ticket: u64,
+        /// When.
+        at: Tick,
+    },
+    /// It changed or vanished: work on it was in vain.
+    Changed {
+        /// The admission.
+        ticket: u64,
+    },
 }
 
 /// A file that was read: what all slices from it share.
@@ -57,8 +76,10 @@ pub struct Origin {
     pub sha256: Option<String>,
     /// How many slices it holds.
     pub n_slices: usize,
-    /// When it was admitted.
+    /// When it was admitted; of a file that was worked on ahead, when it had settled.
     pub admitted_at: Tick,
+    /// Whether it is worked on ahead.
+    pub is_ahead: bool,
     /// Time to read it.
     pub read_time: Tick,
     /// Time to check and decode it.

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::admit::{Admission, Returns, Settler};
+use crate::admit::{Admission, Returns};
+use crate::ahead::{Book, Hold};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daily_log::DailyLog;
@@ -27,9 +28,9 @@ use crate::error::{Exit, Fatal};
 use crate::frugal::Frugal;
 use crate::infer::{Engine, Fleet, Inference, Scorer, batch_sizes};
 use crate::ledger::Ledger;
-use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE, SIGHTINGS_QUEUE};
+use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE, SIGHTINGS_QUEUE, VERDICTS_QUEUE};
 use crate::model::Model;
-use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
+use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Verdict, Work};
 use crate::patience::Patience;
 use crate::profile::{Profile, ProfileReport};
 use crate::recalled::Recalled;
@@ -38,6 +39,7 @@ use crate::retention::{self, Retention};
 use crate::room::RoomWatch;
 use crate::roster::Roster;
 use crate::schedule::Scheduler;
+use crate::settle::Settler;
 use crate::stage::{self, Stage, Stop};
 use crate::supervisor::Supervisor;
 use crate::tally::{Count, Tally};
@@ -135,6 +137,7 @@ impl Pipeline {
         let (to_batch, for_batch) = bounded::<Work>(BATCH_QUEUE);
         let (to_device, for_device) = bounded::<Batch>(DEVICE_QUEUE);
         let (to_record, for_record) = bounded::<Arrival>(RECORD_QUEUE);
+        let (to_judge, for_judge) = bounded::<Verdict>(VERDICTS_QUEUE);
 
         let admission = Admission {
             settler: Settler::new(&config.inbox),
@@ -151,12 +154,14 @@ impl Pipeline {
             disposer: disposer.clone(),
             recalled: Recalled::default(),
             profile: Arc::clone(&profile),
+            book: Book::default(),
+            verdicts: Vec::new(),
         };
         let mut stages = Vec::new();
         if !one_shot {
             stages.push(spawn_retention(&disk, &ledger, &clock, &config, &stop)?);
         }
-        stages.extend(spawn_source(source, admission, &config, to_decode, &upstream, &stop)?);
+        stages.extend(spawn_source(source, admission, &config, (to_decode, to_judge), &upstream, &stop)?);
         let decoder = Decoder {
             clock: Arc::clone(&clock),
             disk: Arc::clone(&disk),
@@ -230,8 +235,9 @@ impl Pipeline {
             open: HashMap::new(),
             studies: HashMap::new(),
             profile: Arc::clone(&profile),
+            hold: Hold::default(),
         };
-        stages.push(stage::spawn("record", &stop, move || recorder.run(&for_record))?);
+        stages.push(stage::spawn("record", &stop, move || recorder.run(&for_record, &for_judge))?);
         Ok(Pipeline { stages, stop, tally, profile, n_decoders, watchdog })
     }
 
@@ -323,7 +329,7 @@ fn spawn_source(
     source: Source,
     admission: Admission,
     config: &Config,
-    to_decode: Sender<Admitted>,
+    (to_decode, to_judge): (Sender<Admitted>, Sender<Verdict>),
     upstream: &Arc<Upstream>,
     stop: &Stop,
 ) -> Result<Vec<Stage>, Fatal> {
@@ -333,7 +339,7 @@ fn spawn_source(
             let (to_admit, for_admit): (Sender<Sighting>, Receiver<Sighting>) = bounded(SIGHTINGS_QUEUE);
             let (inbox, watch_halt) = (config.inbox.clone(), stop.clone());
             let watch = stage::spawn("watch", stop, move || watch::run(&inbox, &to_admit, &watch_halt))?;
-            let run = move || admission.run(&for_admit, &to_decode, &upstream, &halt);
+            let run = move || admission.run(&for_admit, &to_decode, &to_judge, &upstream, &halt);
             let admit = stage::spawn("admit", stop, run)?;
             Ok(vec![watch, admit])
         }
@@ -357,7 +363,7 @@ fn offer(files: &[PathBuf], admission: &Admission, to_decode: &Sender<Admitted>,
         // What cannot be looked at is offered all the same: the decoder finds the reason.
         let fingerprint = admission.disk.fingerprint(path).ok().flatten().unwrap_or_default();
         admission.tally.admit();
-        let file = Admitted { ticket, path: path.clone(), fingerprint, at: admission.clock.now() };
+        let file = Admitted { ticket, path: path.clone(), fingerprint, at: admission.clock.now(), is_ahead: false };
         upstream.enter();
         if to_decode.send(file).is_err() {
             admission.tally.give_back();

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, never, select};
 use serde_json::Value;
 
 use crate::admit::{Returns, path_key};
+use crate::ahead::{Hold, Reading};
 use crate::clock::{Clock, Tick, day, rfc3339};
 use crate::config::Results;
 use crate::daily_log::DailyLog;
@@ -18,8 +19,9 @@ use crate::disk::Disk;
 use crate::dispose::{Disposal, Disposer, Outcome, tag_of};
 use crate::ensemble::Answer;
 use crate::error::Fatal;
+use crate::identity::sha256;
 use crate::ledger::{FileOutcome, FileState, Ledger, SliceRecord};
-use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Work};
+use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Verdict, Work};
 use crate::patience::Patience;
 use crate::profile::{Crew, Profile, Step};
 use crate::reject::{RejectCode, Rejection};
@@ -63,6 +65,8 @@ pub struct Recorder {
     pub log: DailyLog,
     /// Where the time goes.
     pub profile: Arc<Profile>,
+    /// What came of files that have not settled yet.
+    pub hold: Hold,
 }
 
 /// What lies where a result is to appear.
@@ -101,20 +105,68 @@ impl Recorder {
     ///
     /// # Errors
     /// A result, the ledger or the log could not be written in several tries.
-    pub fn run(mut self, arrivals: &Receiver<Arrival>) -> Result<(), Fatal> {
+    pub fn run(mut self, arrivals: &Receiver<Arrival>, verdicts: &Receiver<Verdict>) -> Result<(), Fatal> {
         self.recover()?;
+        let (mut verdicts, nothing) = (verdicts, never());
         loop {
-            match arrivals.recv_timeout(self.until_next_study()) {
-                Ok(arrival) => {
-                    self.profile.waiting(Crew::Record, arrivals.len());
-                    self.handle(arrival)?;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            select! {
+                recv(arrivals) -> arrival => match arrival {
+                    Ok(arrival) => {
+                        self.profile.waiting(Crew::Record, arrivals.len());
+                        self.arrive(arrival)?;
+                    }
+                    Err(_) => break,
+                },
+                recv(verdicts) -> verdict => match verdict {
+                    // Several at once, so that what they set free is synced together.
+                    Ok(first) => self.hear(std::iter::once(first).chain(verdicts.try_iter()))?,
+                    Err(_) => {
+                        self.no_more_verdicts()?;
+                        verdicts = &nothing;
+                    }
+                },
+                default(self.until_next_study()) => {}
             }
             self.write_quiet_studies(false)?;
         }
+        // Nothing comes any more; what is held may have its verdict all the same.
+        self.hear(verdicts.try_iter())?;
+        self.no_more_verdicts()?;
         self.write_quiet_studies(self.finish_studies)
+    }
+
+    /// Takes a message in; what may be recorded is.
+    ///
+    /// # Errors
+    /// As [`Recorder::handle`].
+    pub fn arrive(&mut self, arrival: Arrival) -> Result<(), Fatal> {
+        let disk = Arc::clone(&self.disk);
+        let free = self.hold.arrive(arrival, &|origin, reading| is_same(disk.as_ref(), origin, reading));
+        free.into_iter().try_for_each(|arrival| self.handle(arrival))
+    }
+
+    /// Takes verdicts in; what they set free is recorded.
+    ///
+    /// # Errors
+    /// As [`Recorder::handle`].
+    pub fn hear(&mut self, verdicts: impl Iterator<Item = Verdict>) -> Result<(), Fatal> {
+        verdicts.for_each(|verdict| self.hold.hear(verdict));
+        self.release()
+    }
+
+    /// What waits for a verdict goes back to the inbox: the admitting thread has ended.
+    ///
+    /// # Errors
+    /// As [`Recorder::handle`].
+    pub fn no_more_verdicts(&mut self) -> Result<(), Fatal> {
+        self.hold.end();
+        self.release()
+    }
+
+    fn release(&mut self) -> Result<(), Fatal> {
+        let disk = Arc::clone(&self.disk);
+        let free = self.hold.release(&|origin, reading| is_same(disk.as_ref(), origin, reading));
+        free.into_iter().try_for_each(|arrival| self.handle(arrival))
     }
 
     /// Makes good what the end of an earlier process left undone.
@@ -371,7 +423,7 @@ impl Recorder {
                 tracing::warn!(%file, code = rejection.code.word(), tag, "A file is rejected: {}.", rejection.sentence);
             }
             Fate::Returned => {
-                self.returns.put(origin.path.clone());
+                self.returns.put(origin.path.clone(), origin.ticket);
                 self.tally.give_back();
                 tracing::info!(%file, "A file changed or could not be read; it is taken when it is quiet.");
             }
@@ -449,6 +501,20 @@ impl Recorder {
         self.patience.insist("writing the ledger", || self.ledger.study_written(study, revision))?;
         tracing::info!(study = %path.parent().unwrap_or(&path).display(), slices = n_slices, revision, "A study is summed up.");
         Ok(())
+    }
+}
+
+/// Whether a file that has settled by now is what was read before. Its content is looked at, not only its size and time:
+/// some shares know times to a second or two.
+fn is_same(disk: &dyn Disk, origin: &Origin, reading: Reading) -> bool {
+    match (&origin.sha256, reading) {
+        (None, Reading::Done) => matches!(disk.fingerprint(&origin.path), Ok(Some(print)) if print == origin.fingerprint),
+        (digest, _) => match disk.read(&origin.path, origin.fingerprint.bytes) {
+            Ok((print, bytes)) => {
+                print == origin.fingerprint && digest.as_deref().is_some_and(|digest| sha256(&bytes) == digest)
+            }
+            Err(_) => reading == Reading::Failed,
+        },
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Mutation {
     MoveBlindly,
     /// A result that cannot be read at the moment is taken for none.
     ErrorsAreAbsence,
+    /// What comes of a file is recorded though it has not settled.
+    NoVerdict,
     /// A result of an earlier process is taken over though its name may not be safe. Seeds find it too rarely, a scenario
     /// does.
     AdoptUnsynced,
@@ -33,7 +35,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that a few hundred seeds must find.
-    pub const ALL: [Mutation; 7] = [
+    pub const ALL: [Mutation; 8] = [
         Mutation::NoFileSync,
         Mutation::NoFolderSync,
         Mutation::WriteInPlace,
@@ -41,6 +43,7 @@ impl Mutation {
         Mutation::AppendBlindly,
         Mutation::MoveBlindly,
         Mutation::ErrorsAreAbsence,
+        Mutation::NoVerdict,
     ];
 }
 

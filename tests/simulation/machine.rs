@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, bounded};
-use ichd::admit::{Admission, Returns, Settler};
+use ichd::admit::{Admission, Returns};
+use ichd::ahead::{Book, Hold};
 use ichd::clock::Clock;
 use ichd::config::Config;
 use ichd::daily_log::DailyLog;
@@ -18,13 +19,14 @@ use ichd::frugal::Frugal;
 use ichd::infer::{EngineError, EngineOutput, Fleet, Scorer};
 use ichd::ledger::{Access, Gate, Ledger};
 use ichd::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE};
-use ichd::parcel::{Admitted, Arrival, Batch, Report, Sighting, Work};
+use ichd::parcel::{Admitted, Arrival, Batch, Report, Sighting, Verdict, Work};
 use ichd::patience::Patience;
 use ichd::record::Recorder;
 use ichd::retention::Retention;
 use ichd::room::RoomWatch;
 use ichd::roster::{Roster, Routing};
 use ichd::schedule::Scheduler;
+use ichd::settle::Settler;
 use ichd::slice::{Pixels, Slice};
 use ichd::stage::Stop;
 use ichd::tally::Tally;
@@ -110,6 +112,8 @@ pub struct Parts {
     pub files: SimFiles,
     pub disk: Arc<dyn Disk>,
     pub journal: Arc<Journal>,
+    /// Whether what comes of a file is recorded though it has not settled.
+    pub is_hasty: bool,
 }
 
 pub struct Daemon {
@@ -128,6 +132,9 @@ pub struct Daemon {
     batches: VecDeque<Batch>,
     fleet: Fleet,
     arrivals: VecDeque<Arrival>,
+    verdicts: VecDeque<Verdict>,
+    /// Which verdicts the recorder heard.
+    pub heard: Vec<&'static str>,
     recorder: Recorder,
     retention: Retention,
     /// What became of files.
@@ -137,7 +144,7 @@ pub struct Daemon {
 impl Daemon {
     /// What `ichd run` does before its first file.
     pub fn start(parts: Parts, config: &Config) -> Result<Daemon, Fatal> {
-        let Parts { chaos, clock, files, disk, journal } = &parts;
+        let Parts { chaos, clock, files, disk, journal, .. } = &parts;
         let inbox = &config.inbox;
         for folder in [&inbox.path, &inbox.done_path, &inbox.rejected_path, &config.results.path] {
             make_folders_on(files, folder).map_err(Fatal::config)?;
@@ -169,6 +176,8 @@ impl Daemon {
             disposer: disposer.clone(),
             recalled: Default::default(),
             profile: Default::default(),
+            book: Book::default(),
+            verdicts: Vec::new(),
         };
         let decoder = Decoder {
             at_hand: Default::default(),
@@ -205,6 +214,7 @@ impl Daemon {
             studies: HashMap::new(),
             log,
             profile: Default::default(),
+            hold: Hold::default(),
         };
         recorder.recover()?;
         admission.recall()?;
@@ -226,6 +236,8 @@ impl Daemon {
             batches: VecDeque::new(),
             fleet: Fleet { engines: vec![Box::new(Frugal::new(Box::new(scorer)))], routes: routing.routes },
             arrivals: VecDeque::new(),
+            verdicts: VecDeque::new(),
+            heard: Vec::new(),
             recorder,
             retention,
             reports,
@@ -254,12 +266,14 @@ impl Daemon {
     /// Lets in at most `most` files. Says whether one was looked at.
     pub fn admit(&mut self, most: usize) -> Result<bool, Fatal> {
         let room = ADMITTED_QUEUE - self.admitted.len();
-        let next: Vec<PathBuf> = self.admission.take_turns().into_iter().take(most.min(room)).collect();
+        self.admission.settle_ahead();
+        let next = self.admission.take_turns(most.min(room));
         let was_any = !next.is_empty();
-        for path in next {
-            let file = self.admission.admit(path)?;
+        for turn in next {
+            let file = self.admission.admit(turn)?;
             self.admitted.extend(file);
         }
+        self.verdicts.extend(self.admission.verdicts.drain(..));
         Ok(was_any)
     }
 
@@ -334,8 +348,24 @@ impl Daemon {
     /// The recorder takes a message.
     pub fn record(&mut self) -> Result<bool, Fatal> {
         let Some(arrival) = self.arrivals.pop_front() else { return Ok(false) };
-        self.recorder.handle(arrival)?;
+        if self.parts.is_hasty {
+            self.recorder.handle(arrival)?;
+        } else {
+            self.recorder.arrive(arrival)?;
+        }
         Ok(true)
+    }
+
+    /// It hears the verdicts that are there.
+    pub fn hear(&mut self) -> Result<bool, Fatal> {
+        let was_any = !self.verdicts.is_empty();
+        let word = |verdict: &Verdict| match verdict {
+            Verdict::Settled { .. } => "settled after work ahead",
+            Verdict::Changed { .. } => "changed under work ahead",
+        };
+        self.heard.extend(self.verdicts.iter().map(word));
+        self.recorder.hear(self.verdicts.drain(..))?;
+        Ok(was_any)
     }
 
     /// It sums up studies that are quiet.
@@ -356,6 +386,7 @@ impl Daemon {
         }
         moved |= self.hold() | self.batch();
         moved |= self.score()?;
+        moved |= self.hear()?;
         Ok(moved | self.record()?)
     }
 
@@ -365,6 +396,7 @@ impl Daemon {
         while self.flow()? {}
         self.held.end();
         while self.flow()? {}
+        self.recorder.no_more_verdicts()?;
         self.recorder.write_quiet_studies(false)?;
         let count = self.tally.count();
         match count.in_flight() {
@@ -396,7 +428,7 @@ impl Daemon {
                 Step::Record(arrival) => tickets.extend(of_arrival(arrival)),
             }
         }
-        tickets.extend(self.arrivals.iter().flat_map(of_arrival));
+        tickets.extend(self.arrivals.iter().chain(self.recorder.hold.held()).flat_map(of_arrival));
         tickets
     }
 }

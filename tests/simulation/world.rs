@@ -93,7 +93,8 @@ impl World {
             Some(mutation) => Arc::new(Broken::new(files.clone(), mutation)),
             None => Arc::new(files.clone()),
         };
-        let parts = Parts { chaos, clock, files, disk, journal: Arc::new(Journal::new()) };
+        let is_hasty = mutation == Some(Mutation::NoVerdict);
+        let parts = Parts { chaos, clock, files, disk, journal: Arc::new(Journal::new()), is_hasty };
         let (inbox, batch) = (&config.inbox, &config.batch);
         let setting = format!("{:?}, {:?}, batches of {}", inbox.after, inbox.watch, batch.slices_max);
         World {
@@ -162,7 +163,8 @@ impl World {
                 self.with_daemon("score", Daemon::score)?;
             }
             72..=82 => {
-                self.with_daemon("record", Daemon::record)?;
+                let step = if self.rng.permille(300) { Daemon::hear } else { Daemon::record };
+                self.with_daemon("record", step)?;
             }
             83..=84 => {
                 self.with_daemon("sum up", |daemon| daemon.sum_up().and_then(|()| daemon.retain()))?;
@@ -211,6 +213,9 @@ impl World {
         let Some(daemon) = &mut self.daemon else { return Ok(None) };
         let ended = catch_unwind(AssertUnwindSafe(|| work(daemon)));
         let reports: Vec<_> = daemon.reports.try_iter().collect();
+        for verdict in std::mem::take(&mut daemon.heard) {
+            *self.coverage.entry(verdict).or_default() += 1;
+        }
         self.tell(what);
         let story = self.parts.files.platters().story.as_mut().map(std::mem::take);
         for line in story.iter().flatten() {

@@ -1,0 +1,278 @@
+//! Work on files that have not settled yet. While a file's settle time runs it is read, decoded and scored; nothing of it is
+//! told or recorded before the verdict that it has settled, and nothing ever if it changed meanwhile. Two halves: the
+//! admitting thread keeps a [`Book`] of such files, the recorder [`Hold`]s back what comes of them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::Tick;
+use crate::disk::Fingerprint;
+use crate::parcel::{Arrival, Origin, Scored, Verdict, Work};
+use crate::reject::RejectCode;
+use crate::slice::Pixels;
+
+/// Which files are worked on ahead. Each gets one verdict.
+#[derive(Debug, Default)]
+pub struct Book {
+    begun: HashMap<PathBuf, Begun>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    ticket: u64,
+    print: Fingerprint,
+    /// It was said to have changed, and is on its way back.
+    is_given_up: bool,
+}
+
+impl Book {
+    /// How many files.
+    pub fn len(&self) -> usize {
+        self.begun.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.begun.is_empty()
+    }
+
+    /// Work on a file begins.
+    pub fn begin(&mut self, path: &Path, ticket: u64, print: Fingerprint) {
+        self.begun.insert(path.to_owned(), Begun { ticket, print, is_given_up: false });
+    }
+
+    /// Whether work on an earlier state of a file is on its way back: a file is on its way once.
+    pub fn is_on_its_way_back(&self, path: &Path) -> bool {
+        self.begun.get(path).is_some_and(|begun| begun.is_given_up)
+    }
+
+    /// How many are on their way back.
+    pub fn n_on_their_way_back(&self) -> usize {
+        self.begun.values().filter(|begun| begun.is_given_up).count()
+    }
+
+    /// A file was seen to wait in this state, or not at all. Gives the verdict if it is another one than work began with.
+    pub fn look(&mut self, path: &Path, waits_in: Option<Fingerprint>) -> Option<Verdict> {
+        let begun = self.begun.get_mut(path).filter(|begun| !begun.is_given_up && waits_in != Some(begun.print))?;
+        begun.is_given_up = true;
+        Some(Verdict::Changed { ticket: begun.ticket })
+    }
+
+    /// A file has settled in the state that work began with.
+    pub fn settle(&mut self, path: &Path, at: Tick) -> Option<Verdict> {
+        let begun = self.begun.remove(path)?;
+        Some(Verdict::Settled { ticket: begun.ticket, at })
+    }
+
+    /// A file is back. Whether it was worked on ahead: then it still waits to settle.
+    pub fn is_back(&mut self, path: &Path, ticket: u64) -> bool {
+        let is_its = self.begun.get(path).is_some_and(|begun| begun.ticket == ticket);
+        if is_its {
+            self.begun.remove(path);
+        }
+        is_its
+    }
+}
+
+/// Whether a file still has the content that was read of it, or, where it could not be read, still cannot be.
+pub type IsSame<'a> = &'a dyn Fn(&Origin, Reading) -> bool;
+
+/// What came of reading a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// It was read, or deliberately not.
+    Done,
+    /// It could not be read.
+    Failed,
+}
+
+/// What came of files that have no verdict yet, and verdicts on files of which not everything has come.
+#[derive(Debug, Default)]
+pub struct Hold {
+    files: HashMap<u64, File>,
+    held: Vec<Arrival>,
+    is_over: bool,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    word: Word,
+    /// Slices that have not passed yet, once it is known.
+    missing: Option<usize>,
+}
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, Default)]
+enum Word {
+    #[default]
+    Nothing,
+    /// It settled then. Whether what was read is what lies there has yet to be seen.
+    Settled(Tick),
+    /// So it is.
+    Same(Tick),
+    Changed,
+}
+
+/// What may happen with something that came of a file.
+enum Way {
+    Wait,
+    Pass,
+    /// From now on the file counts as admitted.
+    PassSince(Tick),
+    Drop,
+    /// It was the last one.
+    Return,
+}
+
+impl Hold {
+    /// Something came. Gives what may be recorded now. `is_same` says whether what was read of a file is what lies there.
+    pub fn arrive(&mut self, arrival: Arrival, is_same: IsSame<'_>) -> Vec<Arrival> {
+        let mut passed = Vec::new();
+        if let Some(rest) = self.sort(arrival, is_same, &mut passed) {
+            self.held.push(rest);
+        }
+        passed
+    }
+
+    /// A verdict came. What it sets free is given by [`Hold::release`].
+    pub fn hear(&mut self, verdict: Verdict) {
+        let (ticket, word) = match verdict {
+            Verdict::Settled { ticket, at } => (ticket, Word::Settled(at)),
+            Verdict::Changed { ticket } => (ticket, Word::Changed),
+        };
+        self.files.entry(ticket).or_default().word = word;
+    }
+
+    /// No more verdicts will come: files without one go back.
+    pub fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    /// What may be recorded now of what was held.
+    pub fn release(&mut self, is_same: IsSame<'_>) -> Vec<Arrival> {
+        let mut passed = Vec::new();
+        for arrival in std::mem::take(&mut self.held) {
+            if let Some(rest) = self.sort(arrival, is_same, &mut passed) {
+                self.held.push(rest);
+            }
+        }
+        passed
+    }
+
+    /// What is held.
+    pub fn held(&self) -> &[Arrival] {
+        &self.held
+    }
+
+    /// What may pass goes to `passed`; gives what must wait.
+    fn sort(
+        &mut self,
+        arrival: Arrival,
+        is_same: IsSame<'_>,
+        passed: &mut Vec<Arrival>,
+    ) -> Option<Arrival> {
+        if let Arrival::Scored(scored) = arrival {
+            return self.sort_scored(scored, is_same, passed).map(Arrival::Scored);
+        }
+        let mut arrival = arrival;
+        let origin = match &arrival {
+            Arrival::Known { work, .. } => Arc::clone(&work.origin),
+            Arrival::KnownFile { origin, .. } | Arrival::Rejected { origin, .. } | Arrival::Returned { origin } => {
+                Arc::clone(origin)
+            }
+            Arrival::Scored(_) => return None,
+        };
+        let n_parts = if matches!(arrival, Arrival::Known { .. }) { origin.n_slices } else { 1 };
+        let reading = match &arrival {
+            Arrival::Rejected { rejection, .. } if rejection.code == RejectCode::Unreadable => Reading::Failed,
+            _ => Reading::Done,
+        };
+        let way = self.way(&origin, n_parts, &|| is_same(&origin, reading));
+        if let Arrival::Known { work, .. } = &mut arrival {
+            match way {
+                Way::Wait => work.slice.pixels = Pixels::I16(Vec::new()),
+                Way::PassSince(at) => since(work, at),
+                _ => {}
+            }
+        }
+        match way {
+            Way::Wait => return Some(arrival),
+            Way::Pass | Way::PassSince(_) => passed.push(arrival),
+            Way::Drop => {}
+            Way::Return => passed.push(Arrival::Returned { origin }),
+        }
+        None
+    }
+
+    /// Slices of a batch each go their own way; those that pass do so together.
+    fn sort_scored(
+        &mut self,
+        scored: Scored,
+        is_same: IsSame<'_>,
+        passed: &mut Vec<Arrival>,
+    ) -> Option<Scored> {
+        if scored.works.iter().all(|work| !work.origin.is_ahead) {
+            passed.push(Arrival::Scored(scored));
+            return None;
+        }
+        let part = Scored { works: Vec::new(), answers: Vec::new(), ..scored };
+        let (mut free, mut rest, mut returned) = (part.clone(), part, Vec::new());
+        for (mut work, answer) in scored.works.into_iter().zip(scored.answers) {
+            let origin = Arc::clone(&work.origin);
+            let way = self.way(&origin, origin.n_slices, &|| is_same(&origin, Reading::Done));
+            let to = match way {
+                Way::Wait => &mut rest,
+                Way::Pass => &mut free,
+                Way::PassSince(at) => {
+                    since(&mut work, at);
+                    &mut free
+                }
+                Way::Drop => continue,
+                Way::Return => {
+                    returned.push(Arrival::Returned { origin });
+                    continue;
+                }
+            };
+            to.works.push(work);
+            to.answers.push(answer);
+        }
+        if !free.works.is_empty() {
+            passed.push(Arrival::Scored(free));
+        }
+        passed.append(&mut returned);
+        (!rest.works.is_empty()).then_some(rest)
+    }
+
+    /// The way of one of `n_parts` parts of what comes of a file.
+    fn way(&mut self, origin: &Origin, n_parts: usize, is_same: &dyn Fn() -> bool) -> Way {
+        if !origin.is_ahead {
+            return Way::Pass;
+        }
+        let file = self.files.entry(origin.ticket).or_default();
+        file.word = match file.word {
+            Word::Nothing if self.is_over => Word::Changed,
+            Word::Settled(at) if is_same() => Word::Same(at),
+            Word::Settled(_) => Word::Changed,
+            word => word,
+        };
+        let missing = file.missing.get_or_insert(n_parts);
+        if matches!(file.word, Word::Nothing) {
+            return Way::Wait;
+        }
+        *missing = missing.saturating_sub(1);
+        let (word, is_last) = (file.word, *missing == 0);
+        if is_last {
+            self.files.remove(&origin.ticket);
+        }
+        match word {
+            Word::Same(at) => Way::PassSince(at),
+            _ if is_last => Way::Return,
+            _ => Way::Drop,
+        }
+    }
+}
+
+fn since(work: &mut Work, at: Tick) {
+    Arc::make_mut(&mut work.origin).admitted_at = at;
+}
