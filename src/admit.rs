@@ -327,7 +327,8 @@ impl Admission {
             return Ok(None);
         }
         let record = self.patience.insist("reading the ledger", || self.ledger.file(&path_key(&path)))?;
-        let is_on_record = |record: &FileRecord| record.fingerprint == fingerprint && record.state != FileState::Started;
+        let is_on_record =
+            |record: &FileRecord| record.fingerprint == fingerprint && record.state != FileState::Started;
         if let Some(record) = record.filter(is_on_record) {
             if is_ahead {
                 // What is to become of it is seen to when it has settled.

@@ -166,12 +166,7 @@ impl Hold {
     }
 
     /// What may pass goes to `passed`; gives what must wait.
-    fn sort(
-        &mut self,
-        arrival: Arrival,
-        is_same: IsSame<'_>,
-        passed: &mut Vec<Arrival>,
-    ) -> Option<Arrival> {
+    fn sort(&mut self, arrival: Arrival, is_same: IsSame<'_>, passed: &mut Vec<Arrival>) -> Option<Arrival> {
         if let Arrival::Scored(scored) = arrival {
             return self.sort_scored(scored, is_same, passed).map(Arrival::Scored);
         }
@@ -206,12 +201,7 @@ impl Hold {
     }
 
     /// Slices of a batch each go their own way; those that pass do so together.
-    fn sort_scored(
-        &mut self,
-        scored: Scored,
-        is_same: IsSame<'_>,
-        passed: &mut Vec<Arrival>,
-    ) -> Option<Scored> {
+    fn sort_scored(&mut self, scored: Scored, is_same: IsSame<'_>, passed: &mut Vec<Arrival>) -> Option<Scored> {
         if scored.works.iter().all(|work| !work.origin.is_ahead) {
             passed.push(Arrival::Scored(scored));
             return None;
@@ -275,4 +265,158 @@ impl Hold {
 
 fn since(work: &mut Work, at: Tick) {
     Arc::make_mut(&mut work.origin).admitted_at = at;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ensemble::Answer;
+    use crate::ledger::SliceRecord;
+    use crate::parcel::samples;
+    use crate::reject::Rejection;
+
+    const AT: Tick = Tick::from_secs(5);
+
+    fn ahead(ticket: u64, n_slices: usize) -> Origin {
+        Origin { is_ahead: true, n_slices, ..samples::origin(ticket) }
+    }
+
+    /// A batch with a slice of each of these files.
+    fn batch(origins: &[Origin]) -> Arrival {
+        Arrival::Scored(Scored {
+            route: 0,
+            works: origins.iter().map(|origin| samples::work(origin.clone(), 4)).collect(),
+            answers: origins
+                .iter()
+                .map(|origin| Answer { logits: [origin.ticket as f32; 6], members: Vec::new() })
+                .collect(),
+            begun_at: Tick::ZERO,
+            window_time: Tick::ZERO,
+            infer_time: Tick::ZERO,
+        })
+    }
+
+    fn always(_: &Origin, _: Reading) -> bool {
+        true
+    }
+
+    fn never(_: &Origin, _: Reading) -> bool {
+        false
+    }
+
+    /// Tickets of what came out: of slices, with their logits, and of files that go back.
+    fn tell(passed: &[Arrival]) -> Vec<String> {
+        let tell = |arrival: &Arrival| match arrival {
+            Arrival::Scored(scored) => {
+                let slices = scored.works.iter().zip(&scored.answers);
+                let slices: Vec<String> = slices
+                    .map(|(work, answer)| {
+                        let since = work.origin.admitted_at.as_secs();
+                        format!("{}={}@{since}", work.origin.ticket, answer.logits[0])
+                    })
+                    .collect();
+                slices.join(" ")
+            }
+            Arrival::Returned { origin } => format!("{} back", origin.ticket),
+            Arrival::Rejected { origin, .. } => format!("{} refused", origin.ticket),
+            Arrival::Known { work, .. } => {
+                format!("{} known@{}", work.origin.ticket, work.origin.admitted_at.as_secs())
+            }
+            Arrival::KnownFile { origin, .. } => format!("{} known file", origin.ticket),
+        };
+        passed.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn of_a_batch_each_slice_goes_when_its_file_has_settled() {
+        let mut hold = Hold::default();
+        let came = hold.arrive(batch(&[ahead(1, 1), samples::origin(2), ahead(3, 1), ahead(4, 1)]), &always);
+        assert_eq!(tell(&came), ["2=2@0"], "who is not ahead waits for nobody");
+        hold.hear(Verdict::Settled { ticket: 4, at: AT });
+        hold.hear(Verdict::Changed { ticket: 1 });
+        hold.hear(Verdict::Settled { ticket: 9, at: AT });
+        assert_eq!(tell(&hold.release(&always)), ["4=4@5", "1 back"]);
+        assert_eq!(tell(hold.held()), ["3=3@0"]);
+        // A verdict that was there first.
+        assert_eq!(tell(&hold.arrive(batch(&[ahead(9, 1)]), &always)), ["9=9@5"]);
+        hold.hear(Verdict::Settled { ticket: 3, at: AT });
+        assert_eq!(tell(&hold.release(&always)), ["3=3@5"]);
+        assert!(hold.files.is_empty() && hold.held.is_empty(), "{hold:?}");
+    }
+
+    #[test]
+    fn a_file_of_several_slices_goes_back_once_and_after_its_last() {
+        let mut hold = Hold::default();
+        assert!(hold.arrive(batch(&[ahead(1, 3), ahead(1, 3)]), &always).is_empty());
+        hold.hear(Verdict::Changed { ticket: 1 });
+        assert!(hold.release(&always).is_empty() && hold.held.is_empty());
+        assert_eq!(tell(&hold.arrive(batch(&[ahead(1, 3)]), &always)), ["1 back"]);
+        assert!(hold.files.is_empty());
+    }
+
+    #[test]
+    fn what_was_read_must_be_what_lies_there_once_it_has_settled() {
+        let mut hold = Hold::default();
+        hold.hear(Verdict::Settled { ticket: 1, at: AT });
+        assert_eq!(tell(&hold.arrive(batch(&[ahead(1, 1)]), &never)), ["1 back"]);
+        // Looked at once a file, not once a slice.
+        let looks = std::cell::Cell::new(0);
+        let look = |_: &Origin, reading: Reading| {
+            looks.set(looks.get() + 1);
+            reading == Reading::Done
+        };
+        hold.hear(Verdict::Settled { ticket: 2, at: AT });
+        assert_eq!(tell(&hold.arrive(batch(&[ahead(2, 2), ahead(2, 2)]), &look)), ["2=2@5 2=2@5"]);
+        assert_eq!(looks.get(), 1);
+        // What could not be read is asked about as such.
+        let rejection = Rejection::new(RejectCode::Unreadable, "no permission");
+        hold.hear(Verdict::Settled { ticket: 3, at: AT });
+        let refused = Arrival::Rejected { origin: Arc::new(ahead(3, 0)), rejection: rejection.clone() };
+        assert_eq!(tell(&hold.arrive(refused, &look)), ["3 back"]);
+        let refused = Arrival::Rejected { origin: Arc::new(samples::origin(4)), rejection };
+        assert_eq!(tell(&hold.arrive(refused, &never)), ["4 refused"]);
+    }
+
+    #[test]
+    fn known_slices_are_held_without_their_pixels() {
+        let mut hold = Hold::default();
+        let record = SliceRecord {
+            study: String::new(),
+            series: String::new(),
+            instance: String::new(),
+            frame: 0,
+            key: samples::work(samples::origin(0), 0).key,
+            logits: Vec::new(),
+            file_sha256: String::new(),
+            result: String::new(),
+        };
+        let known = Arrival::Known { work: Box::new(samples::work(ahead(1, 1), 4)), record: Box::new(record) };
+        assert!(hold.arrive(known, &always).is_empty());
+        let Arrival::Known { work, .. } = &hold.held()[0] else { panic!("it is held") };
+        assert!(matches!(&work.slice.pixels, Pixels::I16(values) if values.is_empty()));
+        hold.hear(Verdict::Settled { ticket: 1, at: AT });
+        assert_eq!(tell(&hold.release(&always)), ["1 known@5"]);
+        let file = |ticket| Arrival::KnownFile { origin: Arc::new(ahead(ticket, 7)), records: Vec::new() };
+        assert!(hold.arrive(file(2), &always).is_empty());
+        hold.end();
+        assert_eq!(tell(&hold.release(&always)), ["2 back"], "no verdict will come");
+        assert_eq!(tell(&hold.arrive(file(3), &always)), ["3 back"]);
+        assert!(hold.files.is_empty());
+    }
+
+    #[test]
+    fn every_file_in_the_book_gets_one_verdict() {
+        let (mut book, path) = (Book::default(), Path::new("a"));
+        let print = |bytes| Fingerprint { bytes, ..Fingerprint::default() };
+        book.begin(path, 1, print(1));
+        assert_eq!((book.len(), book.look(path, Some(print(1)))), (1, None));
+        assert_eq!(book.look(Path::new("b"), None), None);
+        assert_eq!(book.settle(path, AT), Some(Verdict::Settled { ticket: 1, at: AT }));
+        assert_eq!((book.settle(path, AT), book.look(path, None), book.is_back(path, 1)), (None, None, false));
+        book.begin(path, 2, print(1));
+        assert_eq!(book.look(path, Some(print(2))), Some(Verdict::Changed { ticket: 2 }));
+        assert_eq!((book.look(path, None), book.is_on_its_way_back(path), book.n_on_their_way_back()), (None, true, 1));
+        assert!(!book.is_back(path, 1), "that was another one");
+        assert!(book.is_back(path, 2) && book.is_empty());
+    }
 }

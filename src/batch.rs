@@ -84,50 +84,19 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::sync::Arc;
     use std::thread;
 
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::clock::{ManualClock, SystemClock, Tick};
+    use crate::clock::{ManualClock, SystemClock};
     use crate::config::BatchSetting;
-    use crate::disk::Fingerprint;
-    use crate::ledger::WorkKey;
     use crate::limits::{BATCH_QUEUE, DEVICE_QUEUE, HELD_BATCHES};
-    use crate::parcel::Origin;
-    use crate::slice::{Facts, Geometry, Pixels, Rescale, Slice, SliceIds};
+    use crate::parcel::samples;
 
     fn work(route: usize, ticket: u64) -> Work {
-        let origin = Origin {
-            ticket,
-            path: PathBuf::new(),
-            fingerprint: Fingerprint::default(),
-            strikes: 0,
-            sha256: None,
-            n_slices: 1,
-            admitted_at: Tick::ZERO,
-            is_ahead: false,
-            read_time: Tick::ZERO,
-            decode_time: Tick::ZERO,
-        };
-        let slice = Slice {
-            ids: SliceIds::default(),
-            pixels: Pixels::I16(Vec::new()),
-            rows: 0,
-            columns: 0,
-            bits_stored: 16,
-            rescale: Rescale { slope: 1.0, intercept: 0.0 },
-            inverted: false,
-            padding: None,
-            geometry: Geometry::default(),
-            facts: Facts::default(),
-            transfer_syntax: String::new(),
-            warnings: Vec::new(),
-        };
-        let key = WorkKey { picture: String::new(), scorer: String::new() };
-        Work { origin: Arc::new(origin), slice, key, route, decoded_at: Tick::ZERO }
+        Work { route, ..samples::work(samples::origin(ticket), 0) }
     }
 
     #[test]

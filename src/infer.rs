@@ -257,8 +257,7 @@ mod tests {
     use crate::config::Config;
     use crate::disk::Fingerprint;
     use crate::frugal::Frugal;
-    use crate::ledger::WorkKey;
-    use crate::parcel::Origin;
+    use crate::parcel::{Origin, samples};
     use crate::roster::Roster;
 
     /// A device with memory for slices up to this side, and for so many of them at a time.
@@ -282,20 +281,7 @@ mod tests {
     }
 
     fn work(number: usize, side: usize) -> Work {
-        let origin = Origin {
-            ticket: number as u64,
-            path: path(number),
-            fingerprint: Fingerprint::default(),
-            strikes: 0,
-            sha256: None,
-            n_slices: 1,
-            admitted_at: Tick::ZERO,
-            is_ahead: false,
-            read_time: Tick::ZERO,
-            decode_time: Tick::ZERO,
-        };
-        let key = WorkKey { picture: number.to_string(), scorer: String::new() };
-        Work { origin: Arc::new(origin), slice: blank(side), key, route: 0, decoded_at: Tick::ZERO }
+        samples::work(Origin { path: path(number), ..samples::origin(number as u64) }, side)
     }
 
     /// One batch of slices with these sides through the thread: how it ended, which sides were scored in which order, and

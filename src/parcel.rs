@@ -181,3 +181,32 @@ pub enum Fate {
     /// Changed or vanished while it was read.
     Returned,
 }
+
+/// What tests of several stages begin with.
+#[cfg(test)]
+pub mod samples {
+    use super::*;
+    use crate::engine::blank;
+
+    /// A file with one slice.
+    pub fn origin(ticket: u64) -> Origin {
+        Origin {
+            ticket,
+            path: PathBuf::new(),
+            fingerprint: Fingerprint::default(),
+            strikes: 0,
+            sha256: None,
+            n_slices: 1,
+            admitted_at: Tick::ZERO,
+            is_ahead: false,
+            read_time: Tick::ZERO,
+            decode_time: Tick::ZERO,
+        }
+    }
+
+    /// A slice of air of that file.
+    pub fn work(origin: Origin, side: usize) -> Work {
+        let key = WorkKey { picture: origin.ticket.to_string(), scorer: String::new() };
+        Work { origin: Arc::new(origin), slice: blank(side), key, route: 0, decoded_at: Tick::ZERO }
+    }
+}

@@ -28,7 +28,9 @@ use crate::error::{Exit, Fatal};
 use crate::frugal::Frugal;
 use crate::infer::{Engine, Fleet, Inference, Scorer, batch_sizes};
 use crate::ledger::Ledger;
-use crate::limits::{ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE, SIGHTINGS_QUEUE, VERDICTS_QUEUE};
+use crate::limits::{
+    ADMITTED_QUEUE, BATCH_QUEUE, DEVICE_QUEUE, READ_ROUNDS, RECORD_QUEUE, SIGHTINGS_QUEUE, VERDICTS_QUEUE,
+};
 use crate::model::Model;
 use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Verdict, Work};
 use crate::patience::Patience;

@@ -508,7 +508,9 @@ impl Recorder {
 /// some shares know times to a second or two.
 fn is_same(disk: &dyn Disk, origin: &Origin, reading: Reading) -> bool {
     match (&origin.sha256, reading) {
-        (None, Reading::Done) => matches!(disk.fingerprint(&origin.path), Ok(Some(print)) if print == origin.fingerprint),
+        (None, Reading::Done) => {
+            matches!(disk.fingerprint(&origin.path), Ok(Some(print)) if print == origin.fingerprint)
+        }
         (digest, _) => match disk.read(&origin.path, origin.fingerprint.bytes) {
             Ok((print, bytes)) => {
                 print == origin.fingerprint && digest.as_deref().is_some_and(|digest| sha256(&bytes) == digest)

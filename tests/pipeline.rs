@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -188,6 +189,37 @@ fn unfinished_names_links_and_open_files_wait() {
     site.wait_until("the renamed one", |site| site.results().len() == 3);
     let (code, log) = daemon.stop("TERM");
     assert!(code == Some(0) && log.contains("3 files: 3 done, 0 duplicates, 0 rejected"), "{log}");
+}
+
+#[test]
+fn nothing_is_told_of_a_file_that_changes_while_it_settles() {
+    let site = Site::new("move", "metrics: { path: ichd.prom, every_secs: 1 }\n");
+    let text = fs::read_to_string(site.path("daemon.yaml")).unwrap().replace("settle_ms: 100", "settle_ms: 6000");
+    fs::write(site.path("daemon.yaml"), text).unwrap();
+    let slices = phantoms(&site.path("heads"), 1, 3);
+    let daemon = site.start();
+    let scored = |site: &Site, wanted: &str| {
+        let metrics = fs::read_to_string(site.path("ichd.prom")).unwrap_or_default();
+        metrics.contains(&format!("ichd_slices_total {wanted}\n"))
+    };
+    site.wait_until("the first metrics", |site| scored(site, "0"));
+    // It is scored while it settles; then another one takes its place.
+    let first_at = Instant::now();
+    site.drop_file(&slices[0], "a.dcm");
+    site.wait_until("the first score", |site| scored(site, "1"));
+    let n_results = site.results().len();
+    assert!(n_results == 0 || first_at.elapsed() >= Duration::from_secs(6), "told before it had settled");
+    site.drop_file(&slices[1], "a.dcm");
+    // A third one is not worth a try any more, and waits as every file did once.
+    site.wait_until("the second score", |site| scored(site, "2"));
+    site.drop_file(&slices[2], "a.dcm");
+    site.wait_until("the result", |site| !site.results().is_empty());
+    let (code, log) = daemon.stop("TERM");
+    assert!(code == Some(0) && log.contains("1 done, 0 duplicates, 0 rejected, 2 returned"), "{log}");
+    let results = site.results();
+    let digest = ichd::identity::sha256(&fs::read(&slices[2]).unwrap());
+    assert_eq!((results.len(), results[0]["source"]["sha256"].as_str()), (1, Some(digest.as_str())));
+    assert!(files(&site.path("done")).len() == 1 && site.log_lines().len() == 1);
 }
 
 #[test]
