@@ -6,12 +6,11 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::depthwise::Strip;
 use super::direct::Target;
 use super::pointwise::Pointwise;
 use super::pool::{Buffer, with_scratch};
+use super::threads::each;
 use super::{Real, alone};
 use crate::geometry::Span;
 
@@ -80,11 +79,7 @@ impl<T: Real> Chain<'_, T> {
             // SAFETY: rows of the result that no other part has.
             unsafe { self.part(image, rows, target.0.add(image * down * row)) };
         };
-        if n * strips == 1 {
-            work(0);
-        } else {
-            (0..n * strips).into_par_iter().with_max_len(1).for_each(work);
-        }
+        each(n * strips, work);
         out
     }
 

@@ -10,11 +10,11 @@
 use std::ops::Range;
 
 use pulp::Simd;
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::direct::Target;
 use super::pool::Buffer;
+use super::threads::each;
 use super::tile::{self, load};
 use super::{BLOCK, Curve, Real, Silu, clamp, wide};
 use crate::geometry::{Act, Plane, Span};
@@ -120,7 +120,7 @@ fn gather<T: Real>(
         let target = &target;
         wide(Part { job: &job, at: parts.part(at), out: target.0 });
     };
-    (0..parts.count()).into_par_iter().with_max_len(1).for_each(work);
+    each(parts.count(), work);
     out
 }
 

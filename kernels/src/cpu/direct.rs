@@ -11,11 +11,11 @@
 use std::ops::Range;
 
 use pulp::Simd;
-use rayon::prelude::*;
 
 use super::conv::Shape;
 use super::panels::Cut;
 use super::pool::with_scratch;
+use super::threads::each;
 use super::tile::{self, PIXELS, Reads, Tile};
 use super::{Curve, Real, Silu, clamp, wide};
 use crate::geometry::{Act, Plane};
@@ -249,9 +249,13 @@ impl Parts {
         // What is done to the input is done again for each group, so there are rather more blocks.
         let least = pixels.div_ceil(PARTS * threads).next_multiple_of(PIXELS).max(2 * PIXELS);
         let most = if staged { fits.min(least) } else { fits };
-        let blocks = pixels.div_ceil(most);
         let wanted = if pixels * product.shape.patch() * product.shape.outputs < SMALL { 1 } else { PARTS * threads };
-        Parts { pixels: pixels.div_ceil(blocks), blocks, groups: wanted.div_ceil(blocks).min(panels), panels }
+        // Where panels are few, parts are made of pixels.
+        let blocks = pixels.div_ceil(most).max(wanted.div_ceil(panels).min(pixels / (2 * PIXELS))).max(1);
+        // Of whole tiles.
+        let block = pixels.div_ceil(blocks).next_multiple_of(PIXELS);
+        let blocks = pixels.div_ceil(block);
+        Parts { pixels: block, blocks, groups: wanted.div_ceil(blocks).min(panels), panels }
     }
 
     fn count(&self) -> usize {
@@ -296,11 +300,7 @@ pub(crate) fn run<T: Real>(product: &Product<'_, T>, out: &mut [T], pitch: usize
             wide(Work { product, layout: &layout, staging, bias: &bias, pixels, panels, staged, out: target.0, pitch });
         });
     };
-    if parts.count() == 1 {
-        work(0);
-    } else {
-        (0..parts.count()).into_par_iter().with_max_len(1).for_each(work);
-    }
+    each(parts.count(), work);
 }
 
 /// A copy of a block's input, one row of `pitch` values a pixel.
@@ -364,13 +364,14 @@ impl<T: Real> Work<'_, T> {
         }
     }
 
-    /// Pixels of the tile that begins at `first`: tiles of a block are of about the same size.
+}
+
+impl<T: Real> Work<'_, T> {
+    /// First pixel of a tile and how many it has.
     #[inline(always)]
-    fn tiles<S: Simd>(&self) -> impl Iterator<Item = (usize, usize)> + use<T, S> {
-        let Range { start, end } = self.pixels;
-        let tiles = (end - start).div_ceil(tile::pixels::<S>());
-        let bound = move |tile: usize| start + tile * (end - start) / tiles;
-        (0..tiles).map(move |tile| (bound(tile), bound(tile + 1) - bound(tile)))
+    fn tile<S: Simd>(&self, at: usize) -> (usize, usize) {
+        let (first, count) = tile::tile_of::<S>(at, self.pixels.len());
+        (self.pixels.start + first, count)
     }
 }
 
@@ -385,7 +386,9 @@ impl<T: Real> pulp::WithSimd for Work<'_, T> {
         }
         let mut reads: Vec<Reads<T>> = Vec::new();
         let mut copies = if self.staging.is_none() { std::mem::take(&mut self.staged) } else { &mut [] };
-        for (first, count) in self.tiles::<S>() {
+        let tiles = tile::tiles::<S>(self.pixels.len());
+        for at in 0..tiles {
+            let (first, count) = self.tile::<S>(at);
             let begin = reads.len();
             reads.resize(begin + n_segments, [self.layout.zeros.as_ptr(); PIXELS]);
             match self.staging {
@@ -403,7 +406,9 @@ impl<T: Real> pulp::WithSimd for Work<'_, T> {
         for panel in self.panels.clone() {
             let (from, width) = self.product.cut.span(panel);
             let channels = width.min(outputs - from);
-            for ((first, count), reads) in self.tiles::<S>().zip(reads.chunks_exact(n_segments)) {
+            for at in 0..tiles {
+                let (first, count) = self.tile::<S>(at);
+                let reads = &reads[at * n_segments..][..n_segments];
                 let out = self.out.wrapping_add(first * self.pitch + from);
                 let addend = extras.addend.map_or(std::ptr::null(), |addend| addend[first * outputs + from..].as_ptr());
                 let tile = Tile {

@@ -1,9 +1,8 @@
 //! One pass over channels-last pixels: a line for each channel, an activation, joining.
 
-use rayon::prelude::*;
-
 use super::direct::Source;
 use super::pool::Buffer;
+use super::threads::each_piece;
 use super::{Curve, Real, curved, wide};
 use crate::geometry::Act;
 
@@ -24,7 +23,7 @@ pub(crate) fn line<T: Real>(
 ) -> Buffer<T> {
     let mut out = Buffer::new(pixels * channels);
     let piece = pixels_of_piece(channels);
-    out.par_chunks_mut((piece * channels).max(1)).enumerate().for_each(|(at, out)| {
+    each_piece(&mut out, piece * channels, |at, out| {
         let values = &input.values[at * piece * input.pitch..];
         curved!(act, T, curve => wide(Line { values, pitch: input.pitch, channels, line, curve, out }));
     });
@@ -70,7 +69,7 @@ pub(crate) fn join<T: Real>(images: &[(Source<'_, T>, usize)], pixels: usize) ->
     let channels: usize = images.iter().map(|(_, channels)| channels).sum();
     let mut out = Buffer::new(pixels * channels);
     let piece = pixels_of_piece(channels);
-    out.par_chunks_mut((piece * channels).max(1)).enumerate().for_each(|(at, out)| {
+    each_piece(&mut out, piece * channels, |at, out| {
         for (pixel, out) in (at * piece..).zip(out.chunks_exact_mut(channels)) {
             let mut rest = out;
             for (source, count) in images {
@@ -86,7 +85,7 @@ pub(crate) fn join<T: Real>(images: &[(Source<'_, T>, usize)], pixels: usize) ->
 /// Writes images into channels `from..` of wider ones of `pitch` channels.
 pub(crate) fn place<T: Real>(images: Source<'_, T>, channels: usize, wider: &mut [T], pitch: usize, from: usize) {
     let piece = pixels_of_piece(channels);
-    wider.par_chunks_mut(piece * pitch).enumerate().for_each(|(at, wider)| {
+    each_piece(wider, piece * pitch, |at, wider| {
         for (pixel, wider) in (at * piece..).zip(wider.chunks_exact_mut(pitch)) {
             wider[from..from + channels].copy_from_slice(&images.values[pixel * images.pitch..][..channels]);
         }

@@ -73,13 +73,11 @@ impl<T: Real> pulp::WithSimd for PointwiseRun<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let PointwiseRun { layer: Pointwise { cut, panels, bias, act }, values, pitch, pixels, out, addend } = self;
         let outputs = cut.outputs;
-        let tiles = pixels.div_ceil(tile::pixels::<S>());
         for panel in 0..cut.panels() {
             let (from, width) = cut.span(panel);
             let channels = width.min(outputs - from);
-            for at in 0..tiles {
-                let first = at * pixels / tiles;
-                let count = (at + 1) * pixels / tiles - first;
+            for at in 0..tile::tiles::<S>(pixels) {
+                let (first, count) = tile::tile_of::<S>(at, pixels);
                 let values = &values[first * pitch..][..(count - 1) * pitch + cut.patch];
                 let mut reads = [[values.as_ptr(); PIXELS]];
                 for m in 0..PIXELS {

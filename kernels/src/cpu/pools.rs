@@ -1,9 +1,8 @@
 //! Pools over channels-last images, `[n, height, width, channels]`.
 
-use rayon::prelude::*;
-
 use super::direct::Source;
 use super::pool::Buffer;
+use super::threads::each_piece;
 use super::{Real, wide};
 use crate::geometry::{Plane, Span};
 
@@ -24,7 +23,7 @@ pub(crate) fn pool<T: Real>(plane: &Plane, input: Source<'_, T>, dims: [usize; 4
     let [down, across] = plane.must_output([height, width]);
     let (rows, columns) = (plane.reads(0, height, down), plane.reads(1, width, across));
     let mut out = Buffer::new(n * down * across * channels);
-    out.par_chunks_exact_mut((across * channels).max(1)).enumerate().for_each(|(at, out)| {
+    each_piece(&mut out, across * channels, |at, out| {
         let (image, row) = (at / down, rows[at % down]);
         let values = &input.values[image * height * width * input.pitch..];
         let taps = plane.kernel[0] * plane.kernel[1];
@@ -104,50 +103,70 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
     }
 }
 
-/// Channels whose mean a thread takes at once.
-const GROUP: usize = 128;
+/// Pixels that are summed by themselves. Their number is no matter of threads, so the mean is not either.
+const RUN: usize = 512;
 
 /// Mean over height and width, `[n, c]`.
 pub(crate) fn global_average<T: Real>(input: Source<'_, T>, [n, height, width, channels]: [usize; 4]) -> Vec<T> {
-    let mut out = vec![T::ZERO; n * channels];
-    let groups = channels.div_ceil(GROUP);
-    let parts: Vec<(usize, &mut [T])> = out
-        .chunks_exact_mut(channels.max(1))
-        .enumerate()
-        .flat_map(|(image, out)| {
-            out.chunks_mut(GROUP).enumerate().map(move |(group, out)| (image * groups + group, out))
-        })
-        .collect();
-    parts.into_par_iter().for_each(|(at, out)| {
-        let (image, group) = (at / groups, at % groups);
-        let values = &input.values[image * height * width * input.pitch + group * GROUP..];
-        wide(Mean { values, pitch: input.pitch, pixels: height * width, out });
+    let pixels = height * width;
+    let runs = pixels.div_ceil(RUN);
+    let mut sums = Buffer::new(n * runs * channels);
+    each_piece(&mut sums, channels, |at, out| {
+        let (image, first) = (at / runs, at % runs * RUN);
+        let values = &input.values[(image * pixels + first) * input.pitch..];
+        wide(Sums { values, pitch: input.pitch, pixels: RUN.min(pixels - first), out });
     });
+    let share = T::of(1.0 / pixels as f64);
+    let mut out = vec![T::ZERO; n * channels];
+    for (runs, out) in sums.chunks_exact((runs * channels).max(1)).zip(out.chunks_exact_mut(channels.max(1))) {
+        for run in runs.chunks_exact(channels) {
+            out.iter_mut().zip(run).for_each(|(sum, value)| *sum += *value);
+        }
+        out.iter_mut().for_each(|sum| *sum = *sum * share);
+    }
     out
 }
 
-struct Mean<'a, T> {
+/// Sums over pixels, channel by channel.
+struct Sums<'a, T> {
     values: &'a [T],
     pitch: usize,
     pixels: usize,
     out: &'a mut [T],
 }
 
-impl<T: Real> pulp::WithSimd for Mean<'_, T> {
+impl<T: Real> Sums<'_, T> {
+    /// Of `N` channels from `from` on, in registers.
+    #[inline(always)]
+    fn block<const N: usize>(&mut self, from: usize) {
+        let mut sums = [T::ZERO; N];
+        for pixel in 0..self.pixels {
+            let values = &self.values[pixel * self.pitch + from..][..N];
+            for lane in 0..N {
+                sums[lane] += values[lane];
+            }
+        }
+        self.out[from..from + N].copy_from_slice(&sums);
+    }
+}
+
+impl<T: Real> pulp::WithSimd for Sums<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        let channels = self.out.len();
-        for pixel in 0..self.pixels {
-            let values = &self.values[pixel * self.pitch..][..channels];
-            for (sum, value) in self.out.iter_mut().zip(values) {
-                *sum += *value;
-            }
+    fn with_simd<S: pulp::Simd>(mut self, _: S) {
+        let (mut from, channels) = (0, self.out.len());
+        while from + 64 <= channels {
+            self.block::<64>(from);
+            from += 64;
         }
-        let share = T::of(1.0 / self.pixels as f64);
-        for sum in self.out.iter_mut() {
-            *sum = *sum * share;
+        while from + 16 <= channels {
+            self.block::<16>(from);
+            from += 16;
+        }
+        while from < channels {
+            self.block::<1>(from);
+            from += 1;
         }
     }
 }

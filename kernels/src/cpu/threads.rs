@@ -1,12 +1,18 @@
 //! Who computes what: the threads of the global pool.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
 
 thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
+    static TEAM: Cell<*const Team> = const { Cell::new(ptr::null()) };
 }
 
 /// What a thread was before, and is again whatever ends its work.
@@ -54,6 +60,153 @@ pub fn shared_out<R: Send>(pieces: usize, work: impl Fn(usize) -> R + Sync) -> V
         });
     };
     share(0..rounds, threads > 1);
-    share(rounds..pieces, false);
+    if pieces - rounds == 1 {
+        *done[rounds].lock().unwrap_or_else(PoisonError::into_inner) = Some(as_a_team(|| work(rounds)));
+    } else {
+        share(rounds..pieces, false);
+    }
     done.into_iter().filter_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+}
+
+/// Runs `work` for each of `parts` numbers, by whichever threads there are for it. Parts are told apart by their number alone.
+pub(crate) fn each(parts: usize, work: impl Fn(usize) + Sync) {
+    let team = TEAM.get();
+    if parts == 1 {
+        work(0);
+    } else if team.is_null() || parts > Team::PARTS_MAX {
+        (0..parts).into_par_iter().with_max_len(1).for_each(|part| work(part));
+    } else {
+        // SAFETY: the pointer is set by the team that this thread leads, for as long as it does.
+        unsafe { &*team }.each(parts, &work);
+    }
+}
+
+/// The same for the pieces of `len` values that `values` consists of; the last one may be shorter.
+pub(crate) fn each_piece<T: Send>(values: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    struct Start<T>(*mut T);
+    // SAFETY: every thread makes a reference to its own piece only.
+    unsafe impl<T: Send> Sync for Start<T> {}
+    let (len, total, start) = (len.max(1), values.len(), Start(values.as_mut_ptr()));
+    let start = &start;
+    each(total.div_ceil(len), |at| {
+        let first = at * len;
+        // SAFETY: the pieces of different numbers do not overlap, and each number is run once.
+        let piece = unsafe { std::slice::from_raw_parts_mut(start.0.add(first), len.min(total - first)) };
+        work(at, piece);
+    });
+}
+
+/// Runs `work`, whose layers all threads compute together. They stay awake between layers: a thread that slept comes tens of
+/// microseconds late, which is as long as a layer of a small network takes.
+fn as_a_team<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    struct Lead<'a>(&'a Team);
+
+    impl Drop for Lead<'_> {
+        fn drop(&mut self) {
+            TEAM.set(ptr::null());
+            self.0.is_over.store(true, Ordering::Release);
+        }
+    }
+
+    let team = Team::default();
+    rayon::scope(|scope| {
+        for _ in 1..rayon::current_num_threads() {
+            scope.spawn(|_| team.help());
+        }
+        let _lead = Lead(&team);
+        TEAM.set(&team);
+        work()
+    })
+}
+
+/// A thread that leads and others that help it, one job at a time.
+#[derive(Default)]
+struct Team {
+    /// From the highest bits on: number of the job (32), its parts (16), its next part (16).
+    state: AtomicU64,
+    job: UnsafeCell<Option<Job>>,
+    /// Parts of the job that are finished.
+    done: AtomicUsize,
+    is_over: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+type Job = *const (dyn Fn(usize) + Sync);
+
+// SAFETY: `job` is written by the leader alone, and only while no part of a job is being done; whoever reads it has taken a
+// part that was published after that.
+unsafe impl Sync for Team {}
+
+impl Team {
+    const PARTS_MAX: usize = u16::MAX as usize;
+
+    /// Looks at the state before a thread lets others run: some tens of microseconds.
+    const LOOKS: u32 = 2000;
+
+    /// Called by the leader.
+    fn each(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
+        // What a part does may have layers of its own; they are not for the team.
+        TEAM.set(ptr::null());
+        let job: *const (dyn Fn(usize) + Sync + '_) = work;
+        // SAFETY: only the lifetime changes; nobody uses the job after this function, which waits for all parts. No part of
+        // an earlier job is being done, as the leader waited for them too.
+        unsafe { *self.job.get() = Some(std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(job)) };
+        self.done.store(0, Ordering::Relaxed);
+        let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        self.state.store(number << 32 | (parts as u64) << 16, Ordering::Release);
+        while self.take_part() {}
+        self.wait_until(|| self.done.load(Ordering::Acquire) == parts);
+        TEAM.set(self);
+        if let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Does one part of the job that is out. `false` if there is none left.
+    fn take_part(&self) -> bool {
+        let mut state = self.state.load(Ordering::Acquire);
+        let part = loop {
+            let (parts, next) = (state >> 16 & 0xFFFF, state & 0xFFFF);
+            if next >= parts {
+                return false;
+            }
+            match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break next as usize,
+                Err(now) => state = now,
+            }
+        };
+        // SAFETY: this part belongs to the job that is out and is not finished, so the job stays until it is, and so does
+        // what it points to.
+        let done = catch_unwind(AssertUnwindSafe(|| unsafe {
+            if let Some(job) = *self.job.get() {
+                (*job)(part);
+            }
+        }));
+        if let Err(panic) = done {
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+        self.done.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Does parts until the leader ends.
+    fn help(&self) {
+        while !self.is_over.load(Ordering::Acquire) {
+            while self.take_part() {}
+            let state = self.state.load(Ordering::Acquire);
+            self.wait_until(|| self.state.load(Ordering::Acquire) != state || self.is_over.load(Ordering::Acquire));
+        }
+    }
+
+    fn wait_until(&self, holds: impl Fn() -> bool) {
+        let mut looks = 0;
+        while !holds() {
+            looks += 1;
+            if looks < Team::LOOKS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
 }

@@ -104,6 +104,20 @@ pub(crate) const fn pixels<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { PIXELS } else { 6 }
 }
 
+/// How many tiles a block of `count` pixels has. All but the last are full: a tile costs what the next size that there is
+/// costs, and a small one little.
+#[inline(always)]
+pub(crate) const fn tiles<S: Simd>(count: usize) -> usize {
+    count.div_ceil(pixels::<S>())
+}
+
+/// First pixel and number of pixels of such a tile.
+#[inline(always)]
+pub(crate) const fn tile_of<S: Simd>(tile: usize, count: usize) -> (usize, usize) {
+    let (first, most) = (tile * pixels::<S>(), pixels::<S>());
+    (first, if count - first < most { count - first } else { most })
+}
+
 /// Where the pixels of a tile read one segment of their patches.
 pub(crate) type Reads<T> = [*const T; PIXELS];
 

@@ -12,12 +12,12 @@
 use std::ops::Range;
 
 use pulp::Simd;
-use rayon::prelude::*;
 
 use super::conv::Shape;
 use super::direct::{Product, Target};
 use super::panels::Cut;
 use super::pool::with_scratch;
+use super::threads::each;
 use super::tile::{self, Lanes, PIXELS, Reads, Tile, finish, load};
 use super::{Curve, Real, Silu, wide};
 use crate::geometry::Act;
@@ -116,13 +116,14 @@ pub(crate) fn run<T: Real>(product: &Product<'_, T>, out: &mut [T], pitch: usize
     let wanted = PARTS * rayon::current_num_threads();
     let fits = (BLOCK_VALUES / (PLACES * inputs)).clamp(PIXELS, 4 * PIXELS) / PIXELS * PIXELS;
     let blocks = total.div_ceil(fits.min(total.div_ceil(wanted).next_multiple_of(PIXELS).max(2 * PIXELS)));
-    let block = total.div_ceil(blocks);
+    let block = total.div_ceil(blocks).next_multiple_of(PIXELS);
+    let blocks = total.div_ceil(block);
     let groups = wanted.div_ceil(blocks).min(panels);
     let line = 64 / size_of::<T>();
     let row = (inputs.div_ceil(line) | 1) * line;
     let zeros = vec![T::ZERO; inputs];
     let target = Target(out.as_mut_ptr());
-    (0..blocks * groups).into_par_iter().with_max_len(1).for_each(|at| {
+    each(blocks * groups, |at| {
         let (group, first) = (at / blocks, at % blocks * block);
         let bound = |group: usize| group * panels / groups;
         let range = first.min(total)..total.min(first + block);
@@ -285,26 +286,26 @@ impl<T: Real> pulp::WithSimd for Work<'_, T> {
         self.transform(simd);
         let [.., inputs] = self.product.shape.input;
         let (count, cut) = (self.range.len(), self.product.cut);
-        let tiles = count.div_ceil(tile::pixels::<S>()).max(1);
         let nothing = vec![T::ZERO; cut.width()];
         for panel in self.panels.clone() {
             let (from, width) = cut.span(panel);
             let weights = &self.product.panels[PLACES * inputs * from..][..PLACES * inputs * width];
             for place in 0..PLACES {
-                for at in 0..tiles {
-                    let (first, end) = (at * count / tiles, (at + 1) * count / tiles);
+                for at in 0..tile::tiles::<S>(count) {
+                    let (first, pixels) = tile::tile_of::<S>(at, count);
                     let mut reads: [Reads<T>; 1] = [[self.zeros.as_ptr(); PIXELS]];
                     for m in 0..PIXELS {
-                        let square = first + m.min(end - first - 1);
+                        let square = first + m.min(pixels - 1);
                         reads[0][m] = self.transformed[(place * count + square) * self.row..][..inputs].as_ptr();
                     }
-                    let out = self.products[(place * count + first) * width..][..(end - first) * width].as_mut_ptr();
+                    let out = self.products[(place * count + first) * width..][..pixels * width].as_mut_ptr();
                     let tile = Tile {
-                        reads: &reads,
+                        // As in `pointwise.rs`.
+                        reads: std::hint::black_box(reads.as_slice()),
                         segment: inputs,
                         panel: &weights[place * inputs * width..][..inputs * width],
                         bias: &nothing[..width],
-                        count: end - first,
+                        count: pixels,
                         outputs: width,
                         out,
                         out_pitch: width,
