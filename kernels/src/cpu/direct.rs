@@ -363,7 +363,6 @@ impl<T: Real> Work<'_, T> {
             }
         }
     }
-
 }
 
 impl<T: Real> Work<'_, T> {

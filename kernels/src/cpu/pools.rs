@@ -1,8 +1,14 @@
 //! Pools over channels-last images, `[n, height, width, channels]`.
 
+// A number of a register stands for several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
+use pulp::Simd;
+
 use super::direct::Source;
 use super::pool::Buffer;
 use super::threads::each_piece;
+use super::tile::{self, load};
 use super::{Real, wide};
 use crate::geometry::{Plane, Span};
 
@@ -47,36 +53,59 @@ struct Row<'a, T> {
 }
 
 impl<T: Real> Row<'_, T> {
-    /// `N` channels from `from` on of the pixel in column `at`.
+    /// `V` vectors of channels from `from` on of the pixel in column `at`, all in registers.
     #[inline(always)]
-    fn block<const N: usize>(&mut self, at: usize, from: usize) {
-        let column = self.columns[at];
+    fn block<S: Simd, const V: usize>(&mut self, simd: S, at: usize, from: usize) {
+        let (column, lanes) = (self.columns[at], tile::lanes::<T, S>());
         let maximum = self.kind == Pool::Maximum;
-        let mut result = [if maximum { T::of(f64::NEG_INFINITY) } else { T::ZERO }; N];
+        let mut result = [T::splat(simd, if maximum { T::of(f64::NEG_INFINITY) } else { T::ZERO }); V];
         for y in self.row.from..self.row.from + self.row.count {
             for x in column.from..column.from + column.count {
-                let values = &self.values[(y * self.width + x) * self.pitch + from..][..N];
-                if maximum {
-                    for lane in 0..N {
-                        let value = values[lane];
-                        // Only what is not a number differs from itself.
-                        #[allow(clippy::eq_op, reason = "the test for what is not a number")]
-                        let larger = value > result[lane] || value != value;
-                        result[lane] = if larger { value } else { result[lane] };
-                    }
-                } else {
-                    for lane in 0..N {
-                        result[lane] += values[lane];
-                    }
+                let values = self.values[(y * self.width + x) * self.pitch + from..][..V * lanes].as_ptr();
+                for v in 0..V {
+                    // SAFETY: the slice above has `V` vectors.
+                    let value = unsafe { load::<T, S>(values.add(v * lanes)) };
+                    result[v] =
+                        if maximum { T::larger(simd, result[v], value) } else { T::sum(simd, result[v], value) };
                 }
             }
         }
-        let count = if self.kind == Pool::Average { self.row.count * column.count } else { self.taps };
-        let share = T::of(1.0 / count as f64);
-        let out = &mut self.out[at * self.channels + from..][..N];
-        for lane in 0..N {
-            out[lane] = if maximum { result[lane] } else { result[lane] * share };
+        let share = T::splat(simd, self.share(column));
+        let out = self.out[at * self.channels + from..][..V * lanes].as_mut_ptr();
+        for v in 0..V {
+            let value = if maximum { result[v] } else { T::product(simd, result[v], share) };
+            // SAFETY: as above.
+            unsafe { out.add(v * lanes).cast::<T::Vector<S>>().write_unaligned(value) };
         }
+    }
+
+    /// One channel.
+    #[inline(always)]
+    fn channel(&mut self, at: usize, channel: usize) {
+        let column = self.columns[at];
+        let maximum = self.kind == Pool::Maximum;
+        let mut result = if maximum { T::of(f64::NEG_INFINITY) } else { T::ZERO };
+        for y in self.row.from..self.row.from + self.row.count {
+            for x in column.from..column.from + column.count {
+                let value = self.values[(y * self.width + x) * self.pitch + channel];
+                // Only what is not a number differs from itself.
+                #[allow(clippy::eq_op, reason = "the test for what is not a number")]
+                let is_larger = value > result || value != value;
+                result = match maximum {
+                    true if is_larger => value,
+                    true => result,
+                    false => result + value,
+                };
+            }
+        }
+        self.out[at * self.channels + channel] = if maximum { result } else { result * self.share(column) };
+    }
+
+    /// What a sum is multiplied with.
+    #[inline(always)]
+    fn share(&self, column: Span) -> T {
+        let count = if self.kind == Pool::Average { self.row.count * column.count } else { self.taps };
+        T::of(1.0 / count as f64)
     }
 }
 
@@ -84,19 +113,20 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(mut self, _: S) {
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let lanes = tile::lanes::<T, S>();
         for at in 0..self.columns.len() {
             let mut from = 0;
-            while from + 64 <= self.channels {
-                self.block::<64>(at, from);
-                from += 64;
+            while from + 4 * lanes <= self.channels {
+                self.block::<S, 4>(simd, at, from);
+                from += 4 * lanes;
             }
-            while from + 16 <= self.channels {
-                self.block::<16>(at, from);
-                from += 16;
+            while from + lanes <= self.channels {
+                self.block::<S, 1>(simd, at, from);
+                from += lanes;
             }
             while from < self.channels {
-                self.block::<1>(at, from);
+                self.channel(at, from);
                 from += 1;
             }
         }
@@ -135,38 +165,47 @@ struct Sums<'a, T> {
     out: &'a mut [T],
 }
 
-impl<T: Real> Sums<'_, T> {
-    /// Of `N` channels from `from` on, in registers.
-    #[inline(always)]
-    fn block<const N: usize>(&mut self, from: usize) {
-        let mut sums = [T::ZERO; N];
-        for pixel in 0..self.pixels {
-            let values = &self.values[pixel * self.pitch + from..][..N];
-            for lane in 0..N {
-                sums[lane] += values[lane];
-            }
-        }
-        self.out[from..from + N].copy_from_slice(&sums);
-    }
-}
-
 impl<T: Real> pulp::WithSimd for Sums<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(mut self, _: S) {
-        let (mut from, channels) = (0, self.out.len());
-        while from + 64 <= channels {
-            self.block::<64>(from);
-            from += 64;
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (mut from, lanes) = (0, tile::lanes::<T, S>());
+        while from + 4 * lanes <= self.out.len() {
+            self.block::<S, 4>(simd, from);
+            from += 4 * lanes;
         }
-        while from + 16 <= channels {
-            self.block::<16>(from);
-            from += 16;
+        while from + lanes <= self.out.len() {
+            self.block::<S, 1>(simd, from);
+            from += lanes;
         }
-        while from < channels {
-            self.block::<1>(from);
-            from += 1;
+        for channel in from..self.out.len() {
+            let mut sum = T::ZERO;
+            for pixel in 0..self.pixels {
+                sum += self.values[pixel * self.pitch + channel];
+            }
+            self.out[channel] = sum;
+        }
+    }
+}
+
+impl<T: Real> Sums<'_, T> {
+    /// `V` vectors of channels from `from` on, in registers.
+    #[inline(always)]
+    fn block<S: Simd, const V: usize>(&mut self, simd: S, from: usize) {
+        let lanes = tile::lanes::<T, S>();
+        let mut sums = [T::splat(simd, T::ZERO); V];
+        for pixel in 0..self.pixels {
+            let values = self.values[pixel * self.pitch + from..][..V * lanes].as_ptr();
+            for v in 0..V {
+                // SAFETY: the slice above has `V` vectors.
+                sums[v] = T::sum(simd, sums[v], unsafe { load::<T, S>(values.add(v * lanes)) });
+            }
+        }
+        let out = self.out[from..][..V * lanes].as_mut_ptr();
+        for v in 0..V {
+            // SAFETY: as above.
+            unsafe { out.add(v * lanes).cast::<T::Vector<S>>().write_unaligned(sums[v]) };
         }
     }
 }

@@ -22,13 +22,17 @@ pub trait Lanes: Sized {
     fn sum<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// Difference.
     fn difference<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// Product.
+    fn product<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// The larger one. What is not a number counts as larger.
+    fn larger<S: Simd>(simd: S, so_far: Self::Vector<S>, value: Self::Vector<S>) -> Self::Vector<S>;
     /// Between the bounds; what is not a number stays so.
     fn clamp<S: Simd>(simd: S, value: Self::Vector<S>, low: Self::Vector<S>, high: Self::Vector<S>) -> Self::Vector<S>;
 }
 
 macro_rules! lanes {
-    ($T:ty, $vector:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident, $less:ident, $greater:ident, $select:ident,
-     $max:ident, $min:ident) => {
+    ($T:ty, $vector:ident, $splat:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident, $less:ident, $greater:ident,
+     $equal:ident, $select:ident, $max:ident, $min:ident) => {
         impl Lanes for $T {
             type Vector<S: Simd> = S::$vector;
             #[inline(always)]
@@ -46,6 +50,16 @@ macro_rules! lanes {
             #[inline(always)]
             fn difference<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
                 simd.$sub(a, b)
+            }
+            #[inline(always)]
+            fn product<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$mul(a, b)
+            }
+            #[inline(always)]
+            fn larger<S: Simd>(simd: S, so_far: S::$vector, value: S::$vector) -> S::$vector {
+                let larger = simd.$select(simd.$greater(value, so_far), value, so_far);
+                // Only what is not a number differs from itself.
+                simd.$select(simd.$equal(value, value), larger, value)
             }
             #[inline(always)]
             fn clamp<S: Simd>(simd: S, value: S::$vector, low: S::$vector, high: S::$vector) -> S::$vector {
@@ -68,8 +82,10 @@ lanes!(
     mul_add_f32s,
     add_f32s,
     sub_f32s,
+    mul_f32s,
     less_than_f32s,
     greater_than_f32s,
+    equal_f32s,
     select_f32s,
     max_f32s,
     min_f32s
@@ -81,8 +97,10 @@ lanes!(
     mul_add_f64s,
     add_f64s,
     sub_f64s,
+    mul_f64s,
     less_than_f64s,
     greater_than_f64s,
+    equal_f64s,
     select_f64s,
     max_f64s,
     min_f64s
