@@ -12,6 +12,8 @@ const UNSAFE: &[(&str, usize)] = &[
     ("kernels/src/cpu/direct.rs", 3),    // vectors of a tile that is known to lie within
     ("kernels/src/cpu/pointwise.rs", 3), // the same
     ("kernels/src/cpu/pool.rs", 4),      // memory of results that is used again
+    ("kernels/src/cpu/pools.rs", 5),     // vectors of a slice that is long enough
+    ("kernels/src/cpu/threads.rs", 6),   // work that threads share and that ends before its maker goes on
     ("kernels/src/cpu/tile.rs", 10),     // a tile's vectors, behind the question which there are
     ("kernels/src/cpu/window/avx512.rs", 9), // vectors of AVX-512, behind the question whether there is AVX-512
     ("kernels/src/cpu/window/turned.rs", 1), // a function for AVX, behind the question whether there is AVX

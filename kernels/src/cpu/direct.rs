@@ -78,7 +78,7 @@ const BLOCK_VALUES: usize = 96 * 1024;
 const PARTS: usize = 6;
 
 /// Multiplications that are not worth waking another thread.
-const SMALL: usize = 64 * 1024;
+const SMALL: usize = 16 * 1024;
 
 /// Where patches lie.
 struct Layout<'a, T: Real> {

@@ -5,9 +5,9 @@
 
 use pulp::Simd;
 
-use super::direct::Source;
+use super::direct::{Source, Target};
 use super::pool::Buffer;
-use super::threads::each_piece;
+use super::threads::{each, each_piece};
 use super::tile::{self, load};
 use super::{Real, wide};
 use crate::geometry::{Plane, Span};
@@ -136,14 +136,23 @@ impl<T: Real> pulp::WithSimd for Row<'_, T> {
 /// Pixels that are summed by themselves. Their number is no matter of threads, so the mean is not either.
 const RUN: usize = 512;
 
+/// Channels that are summed together.
+const GROUP: usize = 256;
+
 /// Mean over height and width, `[n, c]`.
 pub(crate) fn global_average<T: Real>(input: Source<'_, T>, [n, height, width, channels]: [usize; 4]) -> Vec<T> {
     let pixels = height * width;
     let runs = pixels.div_ceil(RUN);
-    let mut sums = Buffer::new(n * runs * channels);
-    each_piece(&mut sums, channels, |at, out| {
-        let (image, first) = (at / runs, at % runs * RUN);
-        let values = &input.values[(image * pixels + first) * input.pitch..];
+    let mut sums = Buffer::<T>::new(n * runs * channels);
+    let groups = channels.div_ceil(GROUP);
+    let target = Target(sums.as_mut_ptr());
+    each(n * runs * groups, |at| {
+        let (run, from, target) = (at / groups, at % groups * GROUP, &target);
+        let (image, first) = (run / runs, run % runs * RUN);
+        let values = &input.values[(image * pixels + first) * input.pitch + from..];
+        let len = GROUP.min(channels - from);
+        // SAFETY: these channels of this run are this part's alone, and each is written.
+        let out = unsafe { std::slice::from_raw_parts_mut(target.0.add(run * channels + from), len) };
         wide(Sums { values, pitch: input.pitch, pixels: RUN.min(pixels - first), out });
     });
     let share = T::of(1.0 / pixels as f64);

@@ -12,7 +12,10 @@ use rayon::prelude::*;
 
 thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
+    /// The team that this thread leads.
     static TEAM: Cell<*const Team> = const { Cell::new(ptr::null()) };
+    /// Whether this thread does a part for a team.
+    static PART: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What a thread was before, and is again whatever ends its work.
@@ -71,10 +74,11 @@ pub fn shared_out<R: Send>(pieces: usize, work: impl Fn(usize) -> R + Sync) -> V
 /// Runs `work` for each of `parts` numbers, by whichever threads there are for it. Parts are told apart by their number alone.
 pub(crate) fn each(parts: usize, work: impl Fn(usize) + Sync) {
     let team = TEAM.get();
-    if parts == 1 {
-        work(0);
+    if parts == 1 || PART.get() {
+        // A part that waited for others might be given a helper's work meanwhile, which ends only with its team.
+        (0..parts).for_each(work);
     } else if team.is_null() || parts > Team::PARTS_MAX {
-        (0..parts).into_par_iter().with_max_len(1).for_each(|part| work(part));
+        (0..parts).into_par_iter().with_max_len(1).for_each(&work);
     } else {
         // SAFETY: the pointer is set by the team that this thread leads, for as long as it does.
         unsafe { &*team }.each(parts, &work);
@@ -145,8 +149,6 @@ impl Team {
 
     /// Called by the leader.
     fn each(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
-        // What a part does may have layers of its own; they are not for the team.
-        TEAM.set(ptr::null());
         let job: *const (dyn Fn(usize) + Sync + '_) = work;
         // SAFETY: only the lifetime changes; nobody uses the job after this function, which waits for all parts. No part of
         // an earlier job is being done, as the leader waited for them too.
@@ -156,7 +158,6 @@ impl Team {
         self.state.store(number << 32 | (parts as u64) << 16, Ordering::Release);
         while self.take_part() {}
         self.wait_until(|| self.done.load(Ordering::Acquire) == parts);
-        TEAM.set(self);
         if let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
             resume_unwind(panic);
         }
@@ -177,11 +178,13 @@ impl Team {
         };
         // SAFETY: this part belongs to the job that is out and is not finished, so the job stays until it is, and so does
         // what it points to.
+        PART.set(true);
         let done = catch_unwind(AssertUnwindSafe(|| unsafe {
             if let Some(job) = *self.job.get() {
                 (*job)(part);
             }
         }));
+        PART.set(false);
         if let Err(panic) = done {
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
@@ -191,6 +194,10 @@ impl Team {
 
     /// Does parts until the leader ends.
     fn help(&self) {
+        if !TEAM.get().is_null() {
+            // A leader that waits for other work of the pool is not to wait for the end of a team.
+            return;
+        }
         while !self.is_over.load(Ordering::Acquire) {
             while self.take_part() {}
             let state = self.state.load(Ordering::Acquire);
@@ -207,6 +214,78 @@ impl Team {
             } else {
                 std::thread::yield_now();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+    }
+
+    #[test]
+    fn a_team_does_every_part_once_and_ends_each_job_before_the_next() {
+        for threads in [1, 2, 5] {
+            let counts: Vec<AtomicUsize> = (0..200).map(|_| AtomicUsize::new(0)).collect();
+            on_threads(threads, || {
+                as_a_team(|| {
+                    assert!(!TEAM.get().is_null());
+                    for job in 1..=2000 {
+                        let parts = job % 200 + 1;
+                        let before: Vec<usize> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+                        each(parts, |part| {
+                            counts[part].fetch_add(1, Ordering::Relaxed);
+                        });
+                        for (part, before) in before.into_iter().enumerate() {
+                            let expected = before + usize::from(part < parts);
+                            assert_eq!(counts[part].load(Ordering::Relaxed), expected, "part {part} of job {job}");
+                        }
+                    }
+                });
+            });
+            assert!(TEAM.get().is_null());
+        }
+    }
+
+    #[test]
+    fn parts_of_parts_are_done_and_a_panic_in_one_comes_out_after_all_are_done() {
+        let done = AtomicUsize::new(0);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            on_threads(3, || {
+                as_a_team(|| {
+                    each(8, |_| {
+                        each(5, |_| {
+                            done.fetch_add(1, Ordering::Relaxed);
+                        });
+                    });
+                    assert_eq!(done.load(Ordering::Relaxed), 40);
+                    each(100, |part| {
+                        done.fetch_add(1, Ordering::Relaxed);
+                        if part == 7 {
+                            resume_unwind(Box::new("on purpose"));
+                        }
+                    });
+                });
+            });
+        }));
+        assert_eq!(panicked.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+        assert_eq!(done.load(Ordering::Relaxed), 140, "nobody works on after the panic came out");
+        assert!(TEAM.get().is_null());
+    }
+
+    #[test]
+    fn pieces_cover_everything_and_the_last_may_be_short() {
+        for (total, len) in [(0, 3), (1, 3), (7, 3), (9, 3), (5, 0)] {
+            let mut values = vec![0; total];
+            each_piece(&mut values, len, |at, piece| {
+                assert!(piece.len() == len.max(1) || (at + 1) * len > total);
+                piece.iter_mut().for_each(|value| *value += at + 1);
+            });
+            let expected: Vec<usize> = (0..total).map(|at| at / len.max(1) + 1).collect();
+            assert_eq!(values, expected);
         }
     }
 }
