@@ -35,6 +35,9 @@ const BYTES: usize = 384 * 1024;
 /// only, and where it has more.
 const FEWEST: [usize; 2] = [7, 14];
 
+/// The first of them where nothing is narrowed: with a layer less to wait for, less is saved.
+const FEWEST_WIDE: usize = 14;
+
 impl<T: Real> Chain<'_, T> {
     /// Parts that each image is cut into.
     fn strips(&self) -> usize {
@@ -42,7 +45,7 @@ impl<T: Real> Chain<'_, T> {
         match self.rows.len() {
             _ if threads == 1 => 1,
             rows if rows >= 2 * threads * FEWEST[1] => 2 * threads,
-            rows if rows >= threads * FEWEST[0] => threads,
+            rows if rows >= threads * if self.project.is_some() { FEWEST[0] } else { FEWEST_WIDE } => threads,
             _ => 1,
         }
     }
