@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, SendError, Sender, select};
 
 use crate::ahead::Book;
 use crate::clock::{Clock, Tick};
@@ -166,10 +166,14 @@ impl Admission {
             let looked = self.clock.now();
             self.profile.add(Step::Notice, begun, looked, n_sightings);
             self.settle_ahead();
+            if self.tell(verdicts).is_err() {
+                return Ok(());
+            }
             // No more than there is room for: behind a full queue nothing would be noticed. One may wait for its place.
-            let room = (ADMITTED_QUEUE - admitted.len().min(ADMITTED_QUEUE)).max(1);
-            let next = self.take_turns(room);
-            let is_behind = next.len() == room || !sightings.is_empty();
+            let free = ADMITTED_QUEUE.saturating_sub(admitted.len());
+            let most = free.max(1);
+            let next = self.take_turns(most, free);
+            let is_behind = next.len() == most || !sightings.is_empty();
             self.profile.waiting(Crew::Admit, self.settler.n_waiting());
             for turn in next {
                 let begun = self.clock.now();
@@ -189,15 +193,17 @@ impl Admission {
                     return Ok(());
                 }
             }
-            for verdict in self.verdicts.drain(..) {
-                if verdicts.send(verdict).is_err() {
-                    // The recorder ended; what it held is done at the next start.
-                    return Ok(());
-                }
+            if self.tell(verdicts).is_err() {
+                return Ok(());
             }
             self.profile.queue(Crew::Admit, self.settler.n_waiting());
             wait = if is_behind { Duration::ZERO } else { self.until_due(looked) };
         }
+    }
+
+    /// Tells the verdicts. An error means that the recorder has ended; what it held is done at the next start.
+    fn tell(&mut self, verdicts: &Sender<Verdict>) -> Result<(), SendError<Verdict>> {
+        self.verdicts.drain(..).try_for_each(|verdict| verdicts.send(verdict))
     }
 
     /// Learns at once which files are on record, so that a scan of very many of them asks for none. Where inputs do not stay
@@ -223,9 +229,10 @@ impl Admission {
         }
     }
 
-    /// The files whose turn it is, at most `room`: a few at a time, so that an urgent file does not wait for all that was
-    /// there before it. What has settled comes before what may have. None while there is no room for results.
-    pub fn take_turns(&mut self, room: usize) -> Vec<Turn> {
+    /// The files whose turn it is: a few at a time, so that an urgent file does not wait for all that was there before it.
+    /// At most `most` that have settled, and what may have as far as `free` places are left. None while there is no room for
+    /// results.
+    pub fn take_turns(&mut self, most: usize, free: usize) -> Vec<Turn> {
         for (path, ticket) in self.returns.take() {
             if !self.book.is_back(&path, ticket) {
                 self.settler.forget(&path);
@@ -245,9 +252,9 @@ impl Admission {
         // What came of an earlier state of a file must be back first.
         let n_away = self.book.n_on_their_way_back();
         let is_here = |path: &PathBuf| !self.book.is_on_its_way_back(path);
-        let settled = turns(self.settler.due(now, room + n_away, is_urgent), room + n_away);
-        let settled: Vec<PathBuf> = settled.into_iter().filter(is_here).take(room).collect();
-        let left = (room - settled.len()).min(AHEAD_MAX.saturating_sub(self.book.len()));
+        let settled = turns(self.settler.due(now, most + n_away, is_urgent), most + n_away);
+        let settled: Vec<PathBuf> = settled.into_iter().filter(is_here).take(most).collect();
+        let left = free.saturating_sub(settled.len()).min(AHEAD_MAX.saturating_sub(self.book.len()));
         let early = if left > 0 { turns(self.settler.early(now, left, is_urgent), left) } else { Vec::new() };
         let early = early.into_iter().filter(is_here);
         settled.into_iter().map(Turn::Settled).chain(early.map(Turn::Ahead)).collect()

@@ -4,8 +4,9 @@
 /// a scan or two. A path is small.
 pub const SIGHTINGS_QUEUE: usize = 16_384;
 
-/// Sightings that are noted before files are let in again.
-pub const SIGHTINGS_A_TURN: usize = 1024;
+/// Sightings that are noted before files are let in again, and verdicts told: some milliseconds' worth. A scan of a thousand files in one
+/// go would keep a result waiting for 40 ms.
+pub const SIGHTINGS_A_TURN: usize = 64;
 
 /// Admissions that may wait for the decoders. More would only hide back-pressure.
 pub const ADMITTED_QUEUE: usize = 64;

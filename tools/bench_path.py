@@ -17,8 +17,8 @@ than --row-seconds, as the row before it foretells, is left out.
 
     python tools/bench_path.py --growth files bursts sides --networks mobilenet_v2 --peers onnx --json growth.json
 
-ichd waits until a file has been quiet for `settle_ms` before it takes it, which the Python daemons do not; its times from drop to
-result include that second or so, and a second figure leaves it out. --settle sets it.
+ichd tells nothing of a file before it has been quiet for `settle_ms`, through which it works, and the Python daemons do not wait;
+its times from drop to result include that second or so, and a second figure leaves it out. --settle sets it.
 """
 
 import argparse

@@ -267,7 +267,7 @@ impl Daemon {
     pub fn admit(&mut self, most: usize) -> Result<bool, Fatal> {
         let room = ADMITTED_QUEUE - self.admitted.len();
         self.admission.settle_ahead();
-        let next = self.admission.take_turns(most.min(room));
+        let next = self.admission.take_turns(most.min(room), most.min(room));
         let was_any = !next.is_empty();
         for turn in next {
             let file = self.admission.admit(turn)?;
