@@ -388,6 +388,13 @@ impl Recorder {
             entry.files.iter().filter_map(|(origin, fate)| disposal(origin, fate)).collect();
         self.disposer.dispose(&disposals);
         self.profile.add(Step::Inputs, now, self.clock.now(), disposals.len());
+        for (origin, fate) in &entry.files {
+            if origin.is_ahead && matches!(fate, Fate::Returned) {
+                // It may never come again.
+                let key = path_key(&origin.path);
+                self.patience.insist("writing the ledger", || self.ledger.forget(&key))?;
+            }
+        }
         for (origin, fate) in entry.files {
             self.tell(&origin, fate);
         }

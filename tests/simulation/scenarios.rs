@@ -270,6 +270,41 @@ fn a_share_that_is_away_for_a_minute_costs_no_file() {
 }
 
 #[test]
+fn a_file_that_is_taken_back_while_it_settles_leaves_nothing_behind() {
+    let mut world = world(After::Move);
+    let content = slice(&mut world);
+    place(&world, "a.dcm", &content);
+    world.start().unwrap();
+    // It is seen, and worked on before its second is over.
+    for wait in [0, 100, 50, 50, 50] {
+        world.parts.clock.advance(wait);
+        let step = |daemon: &mut Daemon| {
+            daemon.scan();
+            daemon.admit(9)?;
+            while daemon.flow()? {}
+            Ok(())
+        };
+        world.with_daemon("work", step).unwrap().unwrap();
+    }
+    let path = Path::new("/site/inbox/a.dcm");
+    let record = |world: &World| world.daemon.as_ref().unwrap().ledger.file(&ichd::admit::path_key(path)).unwrap();
+    let count = world.daemon.as_ref().unwrap().tally.count();
+    assert_eq!(
+        (count.admitted, count.done, count.in_flight()),
+        (1, 0, Some(1)),
+        "it is worked on, and nothing is told"
+    );
+    assert!(record(&world).is_some() && world.parts.files.tree(Path::new("/site/results")).is_empty());
+    world.schedule(0, path, Act::Withdraw);
+    world.parts.files.act();
+    world.rest().unwrap();
+    let count = world.daemon.as_ref().unwrap().tally.count();
+    assert_eq!((count.done, count.returned, count.in_flight()), (0, 1, Some(0)));
+    assert!(record(&world).is_none());
+    healed(world);
+}
+
+#[test]
 fn a_file_that_can_never_be_read_is_refused_in_the_end() {
     let mut world = world(After::Keep);
     let content = slice(&mut world);
