@@ -4,15 +4,14 @@
 /// a scan or two. A path is small.
 pub const SIGHTINGS_QUEUE: usize = 16_384;
 
-/// Sightings that are noted before files are let in again, and verdicts told: some milliseconds' worth. A scan of a thousand files in one
-/// go would keep a result waiting for 40 ms.
+/// Sightings that are noted before files are let in again and verdicts are told: results wait for verdicts, and a scan may
+/// bring very many sightings.
 pub const SIGHTINGS_A_TURN: usize = 64;
 
 /// Admissions that may wait for the decoders. More would only hide back-pressure.
 pub const ADMITTED_QUEUE: usize = 64;
 
-/// Files that are worked on before they have settled: what the fastest device does in a fraction of a second. What comes of
-/// each is held in memory, a few kilobytes a slice.
+/// Files that are worked on before they have settled. What comes of them, without pixels, is held in memory until they have.
 pub const AHEAD_MAX: usize = 1024;
 
 /// Verdicts on such files that may wait for the recorder.

@@ -27,7 +27,7 @@ pub struct Count {
     pub duplicates: u64,
     /// Files refused with a reason.
     pub rejected: u64,
-    /// Files that changed while they were read, or could not be read, and went back to the watcher.
+    /// Files that changed while they were read or settled, or could not be read, and went back to the watcher.
     pub returned: u64,
     /// Slices scored by the network.
     pub slices: u64,
