@@ -149,6 +149,11 @@ impl Hold {
         self.is_over = true;
     }
 
+    /// Whether no more verdicts will come.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// What may be recorded now of what was held.
     pub fn release(&mut self, is_same: IsSame<'_>) -> Vec<Arrival> {
         let mut passed = Vec::new();
@@ -167,21 +172,16 @@ impl Hold {
 
     /// What may pass goes to `passed`; gives what must wait.
     fn sort(&mut self, arrival: Arrival, is_same: IsSame<'_>, passed: &mut Vec<Arrival>) -> Option<Arrival> {
-        if let Arrival::Scored(scored) = arrival {
-            return self.sort_scored(scored, is_same, passed).map(Arrival::Scored);
-        }
         let mut arrival = arrival;
-        let origin = match &arrival {
-            Arrival::Known { work, .. } => Arc::clone(&work.origin),
-            Arrival::KnownFile { origin, .. } | Arrival::Rejected { origin, .. } | Arrival::Returned { origin } => {
-                Arc::clone(origin)
+        let (origin, n_parts, reading) = match arrival {
+            Arrival::Scored(scored) => return self.sort_scored(scored, is_same, passed).map(Arrival::Scored),
+            Arrival::Known { ref work, .. } => (Arc::clone(&work.origin), work.origin.n_slices, Reading::Done),
+            Arrival::Rejected { ref origin, ref rejection } if rejection.code == RejectCode::Unreadable => {
+                (Arc::clone(origin), 1, Reading::Failed)
             }
-            Arrival::Scored(_) => return None,
-        };
-        let n_parts = if matches!(arrival, Arrival::Known { .. }) { origin.n_slices } else { 1 };
-        let reading = match &arrival {
-            Arrival::Rejected { rejection, .. } if rejection.code == RejectCode::Unreadable => Reading::Failed,
-            _ => Reading::Done,
+            Arrival::KnownFile { ref origin, .. }
+            | Arrival::Rejected { ref origin, .. }
+            | Arrival::Returned { ref origin } => (Arc::clone(origin), 1, Reading::Done),
         };
         let way = self.way(&origin, n_parts, &|| is_same(&origin, reading));
         if let Arrival::Known { work, .. } = &mut arrival {

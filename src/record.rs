@@ -389,8 +389,8 @@ impl Recorder {
         self.disposer.dispose(&disposals);
         self.profile.add(Step::Inputs, now, self.clock.now(), disposals.len());
         for (origin, fate) in &entry.files {
-            if origin.is_ahead && matches!(fate, Fate::Returned) {
-                // It may never come again.
+            if origin.is_ahead && matches!(fate, Fate::Returned) && !self.hold.is_over() {
+                // It may never come again in this state. What is only put off by a stop keeps the count of its attempts.
                 let key = path_key(&origin.path);
                 self.patience.insist("writing the ledger", || self.ledger.forget(&key))?;
             }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use ichd_kernels::{
     Act, After, Dense, Filter, Growing, Plane, Pool, Way, activate, chain, conv2d, conv2d_packed, depthwise_conv2d,
     join_channels, line, mean_of_pixels, pack, pool2d, shared_out,
@@ -293,6 +293,42 @@ fn an_image_scores_the_same_alone_and_among_others() {
     let run = |x| conv2d_packed(x, Way::AsItIs, packed.clone(), 40, Plane::square(3, 1), After::nothing());
     let alone = run(x.clone().narrow(0, 3, 1));
     assert_eq!(worst(run(x).narrow(0, 3, 1), alone), 0.0);
+}
+
+#[test]
+fn means_of_large_images_are_right_and_the_same_whoever_computes_them() {
+    // Several runs of pixels, the last one short, and several groups of channels, the last one no whole vectors.
+    let (height, width, channels) = (31, 40, 300);
+    let x = tensor([3, height, width, channels], 1, DType::F64);
+    let mean = x.clone().reshape([3, height * width, channels]).mean_dim(1).reshape([3, channels]);
+    assert!(worst(mean_of_pixels(x.clone()), mean) < 1e-14);
+    let x = tensor([3, height, width, channels], 1, DType::F32);
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| {
+            // Three images on two threads: two of them alone, one by a team.
+            let one = |image: usize| read(mean_of_pixels(x.clone().narrow(0, image, 1)));
+            (read(mean_of_pixels(x.clone())), shared_out(3, one).concat())
+        })
+    };
+    let (together, apart) = run(1);
+    assert!(together == apart && run(2) == (together.clone(), apart.clone()) && run(5) == (together, apart));
+}
+
+#[test]
+fn what_is_no_number_survives_a_pool_in_every_channel() {
+    for channels in [1, 16, 64, 85] {
+        for place in 0..4 {
+            let values: Vec<f64> =
+                (0..4 * channels).map(|at| if at / channels == place { f64::NAN } else { at as f64 }).collect();
+            let x = Tensor::<4>::from_data(TensorData::new(values, [1, 2, 2, channels]), (&Device::flex(), DType::F64));
+            for dtype in [FloatDType::F64, FloatDType::F32] {
+                let plane = Plane { padding: [0; 4], ..Plane::square(2, 2) };
+                let pooled = read(pool2d(x.clone().cast(dtype), plane, Pool::Maximum).cast(FloatDType::F64));
+                assert!(pooled.len() == channels && pooled.iter().all(|value| value.is_nan()), "{channels}, {place}");
+            }
+        }
+    }
 }
 
 #[test]
