@@ -154,6 +154,12 @@ impl Hold {
         self.is_over
     }
 
+    /// Whether what comes of this file now has to wait.
+    pub fn waits(&self, origin: &Origin) -> bool {
+        let word = self.files.get(&origin.ticket).map(|file| file.word).unwrap_or_default();
+        origin.is_ahead && !self.is_over && matches!(word, Word::Nothing)
+    }
+
     /// What may be recorded now of what was held.
     pub fn release(&mut self, is_same: IsSame<'_>) -> Vec<Arrival> {
         let mut passed = Vec::new();
@@ -330,11 +336,13 @@ mod tests {
     #[test]
     fn of_a_batch_each_slice_goes_when_its_file_has_settled() {
         let mut hold = Hold::default();
+        assert!(hold.waits(&ahead(1, 1)) && !hold.waits(&samples::origin(1)));
         let came = hold.arrive(batch(&[ahead(1, 1), samples::origin(2), ahead(3, 1), ahead(4, 1)]), &always);
         assert_eq!(tell(&came), ["2=2@0"], "who is not ahead waits for nobody");
         hold.hear(Verdict::Settled { ticket: 4, at: AT });
         hold.hear(Verdict::Changed { ticket: 1 });
         hold.hear(Verdict::Settled { ticket: 9, at: AT });
+        assert!(hold.waits(&ahead(3, 1)) && !hold.waits(&ahead(9, 1)), "that one has its verdict");
         assert_eq!(tell(&hold.release(&always)), ["4=4@5", "1 back"]);
         assert_eq!(tell(hold.held()), ["3=3@0"]);
         // A verdict that was there first.
@@ -399,6 +407,7 @@ mod tests {
         let file = |ticket| Arrival::KnownFile { origin: Arc::new(ahead(ticket, 7)), records: Vec::new() };
         assert!(hold.arrive(file(2), &always).is_empty());
         hold.end();
+        assert!(!hold.waits(&ahead(2, 7)));
         assert_eq!(tell(&hold.release(&always)), ["2 back"], "no verdict will come");
         assert_eq!(tell(&hold.arrive(file(3), &always)), ["3 back"]);
         assert!(hold.files.is_empty());

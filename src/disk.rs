@@ -59,6 +59,17 @@ pub struct Tail {
     pub line: Option<String>,
 }
 
+/// A file that is to appear.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a> {
+    /// Where.
+    pub path: &'a Path,
+    /// Its content.
+    pub bytes: &'a [u8],
+    /// Where [`Disk::prepare`] put the same content, if it did.
+    pub prepared: Option<&'a Path>,
+}
+
 /// The file operations that the daemon needs.
 pub trait Disk: Send + Sync {
     /// The fingerprint of a regular file; `None` for anything else: links, folders, pipes, devices.
@@ -73,12 +84,20 @@ pub trait Disk: Send + Sync {
 
     /// Makes `path` appear with these bytes, complete and synced, or not at all. Missing folders are made.
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_whole(&[(path, bytes)])
+        self.write_all_whole(&[Whole { path, bytes, prepared: None }])
     }
 
     /// The same of several files, each of which appears complete and synced or not at all, with fewer syncs than one by one.
     /// No two of them have the same path. After an error some may have appeared.
-    fn write_all_whole(&self, files: &[(&Path, &[u8])]) -> io::Result<()>;
+    fn write_all_whole(&self, files: &[Whole<'_>]) -> io::Result<()>;
+
+    /// Writes contents to a disk before it is known whether they are to appear: into files with temporary names in `folder`,
+    /// all synced. Each is to be handed to [`Disk::write_all_whole`], which then needs no sync before it appears, or to
+    /// [`Disk::discard`]. After an error nothing is left.
+    fn prepare(&self, folder: &Path, contents: &[&[u8]]) -> io::Result<Vec<PathBuf>>;
+
+    /// Deletes what was prepared in vain. What cannot be deleted now is cleared away after the next start.
+    fn discard(&self, prepared: &Path);
 
     /// Makes sure that a file which [`Disk::write_whole`] of an earlier process made appear survives a power cut: that
     /// process may have ended before it synced the name.
@@ -150,31 +169,43 @@ impl<F: Files> Disk for F {
         Ok((file.fingerprint()?, bytes))
     }
 
-    fn write_all_whole(&self, files: &[(&Path, &[u8])]) -> io::Result<()> {
-        let mut folders = files.iter().map(|(path, _)| parent(path)).collect::<io::Result<Vec<_>>>()?;
+    fn write_all_whole(&self, files: &[Whole<'_>]) -> io::Result<()> {
+        let mut folders = files.iter().map(|file| parent(file.path)).collect::<io::Result<Vec<_>>>()?;
         folders.sort_unstable();
         folders.dedup();
         // Their names are synced last, with those of the files: whoever waits for a result sees it a sync sooner.
         let mut above = Vec::new();
         folders.iter().try_for_each(|folder| make_unsynced(self, folder, &mut above))?;
-        for files in files.chunks(SYNCED_TOGETHER) {
-            let mut temporaries = Vec::with_capacity(files.len());
-            for (path, bytes) in files {
-                let mut temporary = Temporary::new(self, parent(path)?)?;
-                temporary.file.write_all(bytes)?;
-                temporaries.push(temporary);
-            }
-            let mut handles: Vec<_> = temporaries.iter_mut().map(|temporary| &mut temporary.file).collect();
-            self.sync_files(&mut handles)?;
-            for (temporary, (path, _)) in temporaries.iter_mut().zip(files) {
-                self.rename(&temporary.path, path)?;
-                temporary.is_renamed = true;
+        let unwritten: Vec<_> = files.iter().filter(|file| !takes_its_name(self, file)).collect();
+        for files in unwritten.chunks(SYNCED_TOGETHER) {
+            let placed = files.iter().map(|file| Ok((parent(file.path)?, file.bytes)));
+            let mut temporaries = written(self, placed)?;
+            for (temporary, file) in temporaries.iter_mut().zip(files) {
+                self.rename(&temporary.path, file.path)?;
+                temporary.is_kept = true;
             }
         }
         folders.iter().try_for_each(|folder| self.sync_names(folder))?;
         above.sort_unstable();
         above.dedup();
         above.iter().try_for_each(|folder| self.sync_names(folder))
+    }
+
+    fn prepare(&self, folder: &Path, contents: &[&[u8]]) -> io::Result<Vec<PathBuf>> {
+        let mut prepared = Vec::with_capacity(contents.len());
+        for contents in contents.chunks(SYNCED_TOGETHER) {
+            prepared.extend(written(self, contents.iter().map(|bytes| Ok((folder, *bytes))))?);
+        }
+        let keep = |temporary: &mut Temporary<'_>| {
+            temporary.is_kept = true;
+            temporary.path.clone()
+        };
+        Ok(prepared.iter_mut().map(keep).collect())
+    }
+
+    fn discard(&self, prepared: &Path) {
+        // Cleared away after the next start otherwise.
+        let _ = self.unlink(prepared);
     }
 
     fn secure(&self, path: &Path) -> io::Result<()> {
@@ -282,7 +313,8 @@ struct Temporary<'a> {
     files: &'a dyn Files,
     path: PathBuf,
     file: Box<dyn Handle>,
-    is_renamed: bool,
+    /// It has its name, or somebody who will see to it.
+    is_kept: bool,
 }
 
 impl<'a> Temporary<'a> {
@@ -293,7 +325,7 @@ impl<'a> Temporary<'a> {
                 // Left behind by a process of the same number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
-                Ok(file) => return Ok(Temporary { files, path, file, is_renamed: false }),
+                Ok(file) => return Ok(Temporary { files, path, file, is_kept: false }),
             }
         }
     }
@@ -301,11 +333,38 @@ impl<'a> Temporary<'a> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if !self.is_renamed {
+        if !self.is_kept {
             // What cannot be removed now is removed after the next start.
             let _ = self.files.unlink(&self.path);
         }
     }
+}
+
+/// Synced files with temporary names in these folders, with these contents.
+fn written<'a, 'b, F: Files>(
+    files: &'a F,
+    contents: impl Iterator<Item = io::Result<(&'b Path, &'b [u8])>>,
+) -> io::Result<Vec<Temporary<'a>>> {
+    let mut temporaries = Vec::new();
+    for content in contents {
+        let (folder, bytes) = content?;
+        let mut temporary = Temporary::new(files, folder)?;
+        temporary.file.write_all(bytes)?;
+        temporaries.push(temporary);
+    }
+    let mut handles: Vec<_> = temporaries.iter_mut().map(|temporary| &mut temporary.file).collect();
+    files.sync_files(&mut handles)?;
+    Ok(temporaries)
+}
+
+/// Gives a prepared file its name. Where that cannot be, for whatever reason, the file is written like any other.
+fn takes_its_name<F: Files>(files: &F, file: &Whole<'_>) -> bool {
+    let Some(prepared) = file.prepared else { return false };
+    let is_named = files.rename(prepared, file.path).is_ok();
+    if !is_named {
+        files.discard(prepared);
+    }
+    is_named
 }
 
 fn temporary_path(files: &dyn Files, folder: &Path) -> PathBuf {
@@ -501,7 +560,7 @@ fn copy_across<F: Files>(files: &F, from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut source, &mut temporary.file)?;
     temporary.file.sync()?;
     files.rename_new(&temporary.path, to)?;
-    temporary.is_renamed = true;
+    temporary.is_kept = true;
     files.sync_names(folder)?;
     files.unlink(from)
 }

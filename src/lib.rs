@@ -51,6 +51,7 @@ pub mod roster;
 pub mod route;
 pub mod schedule;
 pub mod settle;
+pub mod shelf;
 pub mod slice;
 pub mod stage;
 pub mod study;

@@ -14,6 +14,9 @@ pub const ADMITTED_QUEUE: usize = 64;
 /// Files that are worked on before they have settled. What comes of them, without pixels, is held in memory until they have.
 pub const AHEAD_MAX: usize = 1024;
 
+/// Results of such files that lie ready on the disk under temporary names. A file of many frames has many.
+pub const READY_MAX: usize = AHEAD_MAX;
+
 /// Verdicts on such files that may wait for the recorder.
 pub const VERDICTS_QUEUE: usize = AHEAD_MAX;
 

@@ -238,6 +238,7 @@ impl Pipeline {
             studies: HashMap::new(),
             profile: Arc::clone(&profile),
             hold: Hold::default(),
+            shelf: Default::default(),
         };
         stages.push(stage::spawn("record", &stop, move || recorder.run(&for_record, &for_judge))?);
         Ok(Pipeline { stages, stop, tally, profile, n_decoders, watchdog })

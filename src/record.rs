@@ -15,7 +15,7 @@ use crate::ahead::{Hold, Reading};
 use crate::clock::{Clock, Tick, day, rfc3339};
 use crate::config::Results;
 use crate::daily_log::DailyLog;
-use crate::disk::Disk;
+use crate::disk::{Disk, Whole};
 use crate::dispose::{Disposal, Disposer, Outcome, tag_of};
 use crate::ensemble::Answer;
 use crate::error::Fatal;
@@ -27,6 +27,7 @@ use crate::profile::{Crew, Profile, Step};
 use crate::reject::{RejectCode, Rejection};
 use crate::results::{SliceResult, Timings, log_line, millis, slice_path, study_path};
 use crate::roster::Route;
+use crate::shelf::{Ready, Shelf};
 use crate::study::{StudySlice, summary};
 use crate::tally::Tally;
 use crate::telemetry;
@@ -67,6 +68,8 @@ pub struct Recorder {
     pub profile: Arc<Profile>,
     /// What came of files that have not settled yet.
     pub hold: Hold,
+    /// Their results, which lie ready.
+    pub shelf: Shelf,
 }
 
 /// What lies where a result is to appear.
@@ -93,11 +96,25 @@ pub struct Open {
 /// What one message or batch adds up to before it is committed.
 #[derive(Default)]
 struct Entry {
-    /// Result files that are to be written.
-    fresh: Vec<(PathBuf, String)>,
+    /// Result files that are to appear.
+    fresh: Vec<Fresh>,
     slices: Vec<SliceRecord>,
     results: Vec<Value>,
     files: Vec<(Arc<Origin>, Fate)>,
+}
+
+/// A result file that is to appear.
+struct Fresh {
+    path: PathBuf,
+    text: String,
+    /// Where it lies already.
+    prepared: Option<PathBuf>,
+}
+
+impl Fresh {
+    fn whole(&self) -> Whole<'_> {
+        Whole { path: &self.path, bytes: self.text.as_bytes(), prepared: self.prepared.as_deref() }
+    }
 }
 
 impl Recorder {
@@ -140,6 +157,9 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::handle`].
     pub fn arrive(&mut self, arrival: Arrival) -> Result<(), Fatal> {
+        if let Arrival::Scored(scored) = &arrival {
+            self.make_ready(scored);
+        }
         let disk = Arc::clone(&self.disk);
         let free = self.hold.arrive(arrival, &|origin, reading| is_same(disk.as_ref(), origin, reading));
         free.into_iter().try_for_each(|arrival| self.handle(arrival))
@@ -161,6 +181,36 @@ impl Recorder {
     pub fn no_more_verdicts(&mut self) -> Result<(), Fatal> {
         self.hold.end();
         self.release()
+    }
+
+    /// Writes the results of files that have no verdict yet, all but their names. Where that cannot be they are written when
+    /// their time comes, and what stands in the way is told then.
+    fn make_ready(&mut self, scored: &Scored) {
+        let begun = self.clock.now();
+        let slices = scored.works.iter().zip(&scored.answers);
+        let early = slices.filter(|(work, answer)| answer.is_finite() && self.hold.waits(&work.origin));
+        let results: Vec<(&Work, Value, String)> = early
+            .take(self.shelf.room())
+            .map(|(work, answer)| {
+                let json = self.result(work, answer, self.timings(scored, work), None);
+                let text = text(&json);
+                (work, json, text)
+            })
+            .collect();
+        if results.is_empty() {
+            return;
+        }
+        let contents: Vec<&[u8]> = results.iter().map(|(.., text)| text.as_bytes()).collect();
+        let paths = match self.disk.prepare(&self.results.path, &contents) {
+            Ok(paths) => paths,
+            Err(error) => return tracing::debug!(%error, "Results could not be prepared."),
+        };
+        self.profile.add(Step::Results, begun, self.clock.now(), paths.len());
+        for ((work, json, text), prepared) in results.into_iter().zip(paths) {
+            let ready = Ready { json, text, prepared };
+            let before = self.shelf.put(work.origin.ticket, slice_path(&work.slice), ready);
+            before.iter().for_each(|before| self.disk.discard(&before.prepared));
+        }
     }
 
     fn release(&mut self) -> Result<(), Fatal> {
@@ -200,25 +250,35 @@ impl Recorder {
     }
 
     fn scored(&mut self, scored: Scored, entry: &mut Entry) -> Result<(), Fatal> {
-        let n_slices = scored.works.len().max(1) as u32;
         for (work, answer) in scored.works.iter().zip(&scored.answers) {
             if !answer.is_finite() {
                 let rejection = Rejection::new(RejectCode::BadOutput, "the network gave a number that is not finite");
                 self.settle(&work.origin, Part::Rejected(rejection), entry);
                 continue;
             }
-            let timings = Timings {
-                read: millis(work.origin.read_time),
-                decode: millis(work.origin.decode_time),
-                wait: millis(scored.begun_at.saturating_sub(work.decoded_at)),
-                window: millis(scored.window_time / n_slices),
-                infer: millis(scored.infer_time / n_slices),
-                batch_slices: scored.works.len(),
-                admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
-            };
-            self.place(work, answer, timings, None, entry)?;
+            self.place(work, answer, self.timings(&scored, work), None, entry)?;
         }
         Ok(())
+    }
+
+    fn timings(&self, scored: &Scored, work: &Work) -> Timings {
+        let n_slices = scored.works.len().max(1) as u32;
+        Timings {
+            wait: millis(scored.begun_at.saturating_sub(work.decoded_at)),
+            window: millis(scored.window_time / n_slices),
+            infer: millis(scored.infer_time / n_slices),
+            batch_slices: scored.works.len(),
+            ..self.timings_of_file(work)
+        }
+    }
+
+    fn timings_of_file(&self, work: &Work) -> Timings {
+        Timings {
+            read: millis(work.origin.read_time),
+            decode: millis(work.origin.decode_time),
+            admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
+            ..Timings::default()
+        }
     }
 
     fn known(&mut self, work: &Work, record: &SliceRecord, entry: &mut Entry) -> Result<(), Fatal> {
@@ -226,13 +286,7 @@ impl Recorder {
         let Some(answer) = Answer::from_row(&record.logits, n_models) else {
             return Err(Fatal::io(format!("the ledger holds {} logits for a slice", record.logits.len())));
         };
-        let timings = Timings {
-            read: millis(work.origin.read_time),
-            decode: millis(work.origin.decode_time),
-            admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
-            ..Timings::default()
-        };
-        self.place(work, &answer, timings, Some(record.instance.clone()), entry)
+        self.place(work, &answer, self.timings_of_file(work), Some(record.instance.clone()), entry)
     }
 
     /// Finds out what a scored slice means in the light of what is on record and before it in the entry; its result is to
@@ -278,11 +332,16 @@ impl Recorder {
                 return Ok(());
             }
             Lying::Nothing | Lying::OtherScorer | Lying::OtherPicture => {
-                let created = rfc3339(self.clock.wall());
-                let (Route { name: route, ensemble: scorer, .. }, device) = (&self.routes[work.route], &self.device);
-                let result = SliceResult { work, answer, route, scorer, device, timings, duplicate_of, created };
-                let json = result.to_json();
-                entry.fresh.push((path, format!("{json:#}\n")));
+                let ready = if is_new_work { self.shelf.take(work.origin.ticket, &record.result) } else { None };
+                let (json, text, prepared) = match ready {
+                    Some(Ready { json, text, prepared }) => (json, text, Some(prepared)),
+                    None => {
+                        let json = self.result(work, answer, timings, duplicate_of);
+                        let text = text(&json);
+                        (json, text, None)
+                    }
+                };
+                entry.fresh.push(Fresh { path, text, prepared });
                 json
             }
         };
@@ -291,6 +350,12 @@ impl Recorder {
         let part = if is_new_work { Part::Fresh(record) } else { Part::Known(record) };
         self.settle(&work.origin, part, entry);
         Ok(())
+    }
+
+    fn result(&self, work: &Work, answer: &Answer, timings: Timings, duplicate_of: Option<String>) -> Value {
+        let created = rfc3339(self.clock.wall());
+        let (Route { name: route, ensemble: scorer, .. }, device) = (&self.routes[work.route], &self.device);
+        SliceResult { work, answer, route, scorer, device, timings, duplicate_of, created }.to_json()
     }
 
     /// Finds out what lies at the place of a result.
@@ -396,19 +461,21 @@ impl Recorder {
             }
         }
         for (origin, fate) in entry.files {
+            self.shelf.clear(origin.ticket).iter().for_each(|ready| self.disk.discard(&ready.prepared));
             self.tell(&origin, fate);
         }
         Ok(())
     }
 
-    fn write_results(&self, fresh: &[(PathBuf, String)]) -> Result<(), Fatal> {
+    fn write_results(&self, fresh: &[Fresh]) -> Result<(), Fatal> {
         if fresh.is_empty() {
             return Ok(());
         }
-        let files: Vec<(&Path, &[u8])> = fresh.iter().map(|(path, text)| (path.as_path(), text.as_bytes())).collect();
+        let files: Vec<Whole<'_>> = fresh.iter().map(Fresh::whole).collect();
         let begun = self.clock.now();
         self.patience.insist("writing results", || self.disk.write_all_whole(&files))?;
-        self.profile.add(Step::Results, begun, self.clock.now(), fresh.len());
+        let n_unprepared = fresh.iter().filter(|file| file.prepared.is_none()).count();
+        self.profile.add(Step::Results, begun, self.clock.now(), n_unprepared);
         Ok(())
     }
 
@@ -525,6 +592,11 @@ fn is_same(disk: &dyn Disk, origin: &Origin, reading: Reading) -> bool {
             Err(_) => reading == Reading::Failed,
         },
     }
+}
+
+/// A result as its file holds it.
+fn text(result: &Value) -> String {
+    format!("{result:#}\n")
 }
 
 /// What became of one slice.

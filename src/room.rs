@@ -76,10 +76,10 @@ impl RoomWatch {
 mod tests {
     use super::*;
     use crate::config::DiskSetting;
-    use crate::disk::{Fingerprint, Leftover, Tail};
+    use crate::disk::{Fingerprint, Leftover, Tail, Whole};
     use std::ffi::OsString;
     use std::io;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::sync::Mutex;
 
     /// Only tells what room there is: results and everything else.
@@ -99,7 +99,13 @@ mod tests {
         fn read(&self, _: &Path, _: u64) -> io::Result<(Fingerprint, Vec<u8>)> {
             unreachable!()
         }
-        fn write_all_whole(&self, _: &[(&Path, &[u8])]) -> io::Result<()> {
+        fn write_all_whole(&self, _: &[Whole<'_>]) -> io::Result<()> {
+            unreachable!()
+        }
+        fn prepare(&self, _: &Path, _: &[&[u8]]) -> io::Result<Vec<PathBuf>> {
+            unreachable!()
+        }
+        fn discard(&self, _: &Path) {
             unreachable!()
         }
         fn secure(&self, _: &Path) -> io::Result<()> {

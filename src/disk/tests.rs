@@ -98,8 +98,8 @@ fn many_files_appear_whole_in_several_folders() {
     let site = tempfile::tempdir().unwrap();
     let paths: Vec<PathBuf> = (0..75).map(|n| site.path().join(format!("study-{}/{n}.json", n % 3))).collect();
     let texts: Vec<String> = (0..75).map(|n| format!("result {n}")).collect();
-    let files: Vec<(&Path, &[u8])> =
-        paths.iter().zip(&texts).map(|(path, text)| (path.as_path(), text.as_bytes())).collect();
+    let whole = |path, bytes| Whole { path, bytes, prepared: None };
+    let files: Vec<Whole<'_>> = paths.iter().zip(&texts).map(|(path, text)| whole(path, text.as_bytes())).collect();
     RealDisk.write_all_whole(&files).unwrap();
     RealDisk.write_all_whole(&[]).unwrap();
     for (path, text) in paths.iter().zip(&texts) {
@@ -110,7 +110,37 @@ fn many_files_appear_whole_in_several_folders() {
     }
     // One that cannot be written takes nobody's name away and leaves nothing behind.
     let blocked = site.path().join("study-0/0.json/inside");
-    assert!(RealDisk.write_all_whole(&[(&paths[0], b"new"), (&blocked, b"x")]).is_err());
+    assert!(RealDisk.write_all_whole(&[whole(&paths[0], b"new"), whole(&blocked, b"x")]).is_err());
     assert_eq!(fs::read_to_string(&paths[0]).unwrap(), texts[0]);
     assert_eq!(fs::read_dir(site.path().join("study-0")).unwrap().count(), 25);
+}
+
+#[test]
+fn what_was_prepared_gets_its_name_or_goes() {
+    let site = tempfile::tempdir().unwrap();
+    let names = |folder: &str| RealDisk.names(&site.path().join(folder)).unwrap();
+    let prepared = RealDisk.prepare(site.path(), &[b"one", b"two", b"three", b"four"]).unwrap();
+    assert_eq!(names(""), prepared.iter().map(|path| path.file_name().unwrap()).collect::<Vec<_>>());
+    let paths: Vec<PathBuf> = (1..=3).map(|n| site.path().join(format!("study/{n}.json"))).collect();
+    // One that somebody took away is written like any other.
+    fs::remove_file(&prepared[1]).unwrap();
+    let texts: [&[u8]; 3] = [b"one", b"two", b"three"];
+    let files: Vec<Whole<'_>> = (0..3)
+        .map(|at| Whole { path: &paths[at], bytes: texts[at], prepared: (at < 2).then_some(prepared[at].as_path()) })
+        .collect();
+    RealDisk.write_all_whole(&files).unwrap();
+    // A second try after one that came that far.
+    RealDisk.write_all_whole(&files).unwrap();
+    for (path, text) in paths.iter().zip(texts) {
+        assert_eq!(fs::read(path).unwrap(), text);
+    }
+    RealDisk.discard(&prepared[2]);
+    RealDisk.discard(&prepared[2]);
+    // One that cannot get its name is not left behind.
+    fs::create_dir(site.path().join("study/4.json")).unwrap();
+    let blocked = site.path().join("study/4.json");
+    let file = Whole { path: &blocked, bytes: b"four", prepared: Some(&prepared[3]) };
+    assert!(RealDisk.write_all_whole(&[file]).is_err());
+    assert_eq!((names("").len(), names("study").len()), (1, 4));
+    assert!(RealDisk.prepare(&site.path().join("no/such"), &[b"x"]).is_err());
 }

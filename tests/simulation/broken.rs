@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use ichd::disk::{Disk, Files, Fingerprint, Leftover, Open, Room, Tail};
+use ichd::disk::{Disk, Files, Fingerprint, Leftover, Open, Room, Tail, Whole};
 
 use super::files::SimFiles;
 
@@ -28,6 +28,8 @@ pub enum Mutation {
     ErrorsAreAbsence,
     /// What comes of a file is recorded though it has not settled.
     NoVerdict,
+    /// What is prepared is not made safe.
+    NoPreparedSync,
     /// A result of an earlier process is taken over though its name may not be safe. Seeds find it too rarely, a scenario
     /// does.
     AdoptUnsynced,
@@ -35,7 +37,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that a few hundred seeds must find.
-    pub const ALL: [Mutation; 8] = [
+    pub const ALL: [Mutation; 9] = [
         Mutation::NoFileSync,
         Mutation::NoFolderSync,
         Mutation::WriteInPlace,
@@ -44,6 +46,7 @@ impl Mutation {
         Mutation::MoveBlindly,
         Mutation::ErrorsAreAbsence,
         Mutation::NoVerdict,
+        Mutation::NoPreparedSync,
     ];
 }
 
@@ -77,15 +80,15 @@ impl Disk for Broken {
         }
     }
 
-    fn write_all_whole(&self, files: &[(&Path, &[u8])]) -> io::Result<()> {
+    fn write_all_whole(&self, files: &[Whole<'_>]) -> io::Result<()> {
         let is_slice = |path: &Path| path.starts_with("/site/results") && !path.ends_with("study.json");
         match self.mutation {
-            Mutation::RowsFirst if files.iter().all(|(path, _)| is_slice(path)) => {
-                let files = files.iter().map(|(path, bytes)| (path.to_path_buf(), bytes.to_vec()));
+            Mutation::RowsFirst if files.iter().all(|file| is_slice(file.path)) => {
+                let files = files.iter().map(|file| (file.path.to_path_buf(), file.bytes.to_vec()));
                 self.late.lock().unwrap().extend(files);
                 Ok(())
             }
-            Mutation::WriteInPlace => files.iter().try_for_each(|(path, bytes)| {
+            Mutation::WriteInPlace => files.iter().try_for_each(|Whole { path, bytes, .. }| {
                 ichd::disk::make_folders_on(&self.files, path.parent().unwrap())?;
                 let mut file = self.files.open(path, Open::Edit)?;
                 file.cut(0)?;
@@ -95,6 +98,22 @@ impl Disk for Broken {
             }),
             _ => self.files.write_all_whole(files),
         }
+    }
+
+    fn prepare(&self, folder: &Path, contents: &[&[u8]]) -> io::Result<Vec<PathBuf>> {
+        if self.mutation != Mutation::NoPreparedSync {
+            return self.files.prepare(folder, contents);
+        }
+        let write = |bytes: &&[u8]| {
+            let path = folder.join(format!(".ichd-{}-unsynced-{}.tmp", self.files.process(), self.files.number()));
+            self.files.open(&path, Open::New)?.write_all(bytes)?;
+            Ok(path)
+        };
+        contents.iter().map(write).collect()
+    }
+
+    fn discard(&self, prepared: &Path) {
+        self.files.discard(prepared);
     }
 
     fn secure(&self, path: &Path) -> io::Result<()> {

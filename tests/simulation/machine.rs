@@ -215,6 +215,7 @@ impl Daemon {
             log,
             profile: Default::default(),
             hold: Hold::default(),
+            shelf: Default::default(),
         };
         recorder.recover()?;
         admission.recall()?;
