@@ -65,7 +65,7 @@ pub fn run(
                 let Some((route, works)) = held.next(begun) else { continue };
                 profile.queue(Crew::Batch, held.len());
                 profile.add(Step::Gather, begun, clock.now(), works.len());
-                match batches.try_send(Batch { route, works }) {
+                match batches.try_send(Batch::new(route, works)) {
                     Ok(()) => profile.queue(Crew::Device, batches.len()),
                     // Nobody else sends, so there is room; were there none, the batch would still not be lost.
                     Err(TrySendError::Full(batch)) => {

@@ -1,5 +1,7 @@
 //! A model on a device: slices go in, logits come out. Knows no thread and no file.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, window_tensor};
 use ichd_plugin::backbone::Backbone;
@@ -18,16 +20,60 @@ pub trait Scorer: Send {
     /// # Errors
     /// The device or the model failed. The tensor library may also panic; the caller expects that.
     fn score(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<EngineOutput, EngineError>;
+
+    /// Who makes the images of a batch while another is scored. `None` where that gains nothing: a CPU has no hand free.
+    fn uploader(&self) -> Option<Box<dyn Uploader>> {
+        None
+    }
+
+    /// Scores slices whose images are on the device already.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`]; that the images could not be made may show only here.
+    fn score_images(
+        &mut self,
+        slices: &[&Slice],
+        images: Images,
+        clock: &dyn Clock,
+    ) -> Result<EngineOutput, EngineError> {
+        drop(images);
+        self.score(slices, clock)
+    }
+}
+
+/// What brings slices to a device and windows them there, on a thread of its own.
+pub trait Uploader: Send {
+    /// Makes the images of slices, at least one. Returns once all of it is on its way.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`]. The tensor library may also panic.
+    fn upload(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<Images, EngineError>;
+}
+
+/// Images of a batch on a device.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// `[n, channels, side, side]` in channels-last memory.
+    pub tensor: Tensor<4>,
+    /// What it took to make them, as far as the host had to wait.
+    pub window_time: Tick,
 }
 
 /// A model on a device, with its preprocessing.
 pub struct Engine {
     backbone: Box<dyn Backbone>,
+    windower: Windower,
+}
+
+/// A model's preprocessing on a device.
+#[derive(Clone)]
+struct Windower {
     device: Device,
-    plan: WindowPlan,
+    plan: Arc<WindowPlan>,
     transport: Transport,
     /// In which the images are made.
     dtype: FloatDType,
+    is_cpu: bool,
 }
 
 /// The device or the model failed.
@@ -86,24 +132,62 @@ impl Engine {
         backbone.load(&model.weights).map_err(|error| EngineError::Model(error.to_string()))?;
         let plan = model.card.preprocessing.plan().map_err(|error| EngineError::Model(error.to_string()))?;
         let device = chosen.device.clone();
-        Ok(Engine { backbone, transport: Transport::of(&device), device, plan, dtype })
+        let windower = Windower {
+            transport: Transport::of(&device),
+            device,
+            plan: Arc::new(plan),
+            dtype,
+            is_cpu: chosen.is_cpu(),
+        };
+        Ok(Engine { backbone, windower })
     }
+}
 
-    /// `[n, channels, side, side]` in channels-last memory.
-    fn window(&self, slices: &[&Slice]) -> Result<Tensor<4>, EngineError> {
+impl Engine {
+    /// Who makes images ahead on this device, whether it gains anything there or not.
+    pub fn any_uploader(&self) -> Box<dyn Uploader> {
+        Box::new(self.windower.clone())
+    }
+}
+
+impl Windower {
+    fn window(&self, slices: &[&Slice], clock: &dyn Clock) -> Result<Images, EngineError> {
+        let begun = clock.now();
         let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
         let images = window_tensor(&self.plan, &views, &self.device, self.dtype, self.transport);
         let images = images.map_err(|error| EngineError::Window(error.to_string()))?;
-        Ok(images.permute([0, 3, 1, 2]))
+        Ok(Images { tensor: images.permute([0, 3, 1, 2]), window_time: clock.now().saturating_sub(begun) })
+    }
+}
+
+impl Uploader for Windower {
+    fn upload(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<Images, EngineError> {
+        let images = self.window(slices, clock)?;
+        // Not left to the thread that reads them first: they are to be made meanwhile. What fails shows when they are read.
+        self.device.flush().map_err(|error| EngineError::of_device(&format!("{error:?}")))?;
+        Ok(images)
     }
 }
 
 impl Scorer for Engine {
     fn score(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<EngineOutput, EngineError> {
+        let images = self.windower.window(slices, clock)?;
+        self.score_images(slices, images, clock)
+    }
+
+    fn uploader(&self) -> Option<Box<dyn Uploader>> {
+        (!self.windower.is_cpu).then(|| self.any_uploader())
+    }
+
+    fn score_images(
+        &mut self,
+        slices: &[&Slice],
+        images: Images,
+        clock: &dyn Clock,
+    ) -> Result<EngineOutput, EngineError> {
+        let Images { tensor, window_time } = images;
         let begun = clock.now();
-        let images = self.window(slices)?;
-        let windowed = clock.now();
-        let logits = self.backbone.forward(images);
+        let logits = self.backbone.forward(tensor);
         let values = logits
             .try_into_data()
             .map_err(|error| EngineError::of_device(&format!("{error:?}")))?
@@ -113,8 +197,7 @@ impl Scorer for Engine {
         if rows.len() != slices.len() || !rest.is_empty() {
             return Err(EngineError::Device(format!("{} logits for {} slices", values.len(), slices.len())));
         }
-        let ended = clock.now();
-        Ok(EngineOutput { logits: rows.to_vec(), window_time: windowed - begun, infer_time: ended - windowed })
+        Ok(EngineOutput { logits: rows.to_vec(), window_time, infer_time: clock.now().saturating_sub(begun) })
     }
 }
 
@@ -172,6 +255,32 @@ pub fn blank(side: usize) -> Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::Config;
+    use crate::device::{self, Want};
+    use crate::roster::Roster;
+
+    #[test]
+    fn images_that_another_thread_makes_are_scored_as_if_made_here() {
+        let roster = Roster::load(&Config::default()).unwrap_or_else(|_| panic!("no roster"));
+        let chosen = device::choose(Want::Cpu).unwrap();
+        let mut engine = Engine::new(&roster.models[0], &chosen).unwrap();
+        assert!(engine.uploader().is_none(), "a CPU has no hand free");
+        let slices: Vec<Slice> = (0..3)
+            .map(|n| Slice { pixels: Pixels::I16((0..4096).map(|at| 1024 + at % (70 + n)).collect()), ..blank(64) })
+            .collect();
+        let slices: Vec<&Slice> = slices.iter().collect();
+        let clock = SystemClock::new();
+        let mut uploader = engine.any_uploader();
+        let images =
+            std::thread::scope(|scope| scope.spawn(|| uploader.upload(&slices, &clock).unwrap()).join().unwrap());
+        let ahead = engine.score_images(&slices, images, &clock).unwrap();
+        let here = engine.score(&slices, &clock).unwrap();
+        assert_eq!(ahead.logits, here.logits);
+        assert!(ahead.logits[0] != ahead.logits[1] && ahead.window_time > Tick::ZERO);
+        let too_few = engine.windower.window(&slices[1..], &clock).unwrap();
+        assert!(matches!(engine.score_images(&slices, too_few, &clock), Err(EngineError::Device(_))));
+    }
 
     #[test]
     fn a_lack_of_memory_is_told_from_a_lost_device() {

@@ -1,50 +1,107 @@
 //! A scorer that gets by with little memory: what does not fit the device is scored in halves. Knows no device.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clock::{Clock, Tick};
-use crate::engine::{EngineError, EngineOutput, Scorer};
+use crate::engine::{EngineError, EngineOutput, Images, Scorer, Uploader};
 use crate::slice::Slice;
 
 /// Scores in pieces that fit. What did not fit once is not tried again: the pieces stay small until the next start.
 pub struct Frugal {
     scorer: Box<dyn Scorer>,
-    most: usize,
+    most: Most,
+}
+
+/// How many slices go together, as far as is known.
+#[derive(Clone)]
+struct Most(Arc<AtomicUsize>);
+
+impl Most {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// So many were too many, which is an error if it was one.
+    fn learn(&self, n_slices: usize, cause: String) -> Result<(), EngineError> {
+        if n_slices <= 1 {
+            return Err(EngineError::Memory(cause));
+        }
+        let most = n_slices / 2;
+        self.0.store(most, Ordering::Relaxed);
+        tracing::warn!(slices = n_slices, most, %cause, "The device has no memory for so many slices at once; from now on fewer go together.");
+        Ok(())
+    }
 }
 
 impl Frugal {
     /// Around another scorer.
     pub fn new(scorer: Box<dyn Scorer>) -> Self {
-        Frugal { scorer, most: usize::MAX }
+        Frugal { scorer, most: Most(Arc::new(AtomicUsize::new(usize::MAX))) }
+    }
+}
+
+/// Brings no more than fits.
+struct FrugalUploader {
+    uploader: Box<dyn Uploader>,
+    most: Most,
+}
+
+impl Uploader for FrugalUploader {
+    fn upload(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<Images, EngineError> {
+        if slices.len() > self.most.get() {
+            return Err(EngineError::Memory("so many slices did not fit before".into()));
+        }
+        guarded(|| self.uploader.upload(slices, clock))
     }
 }
 
 impl Scorer for Frugal {
+    fn uploader(&self) -> Option<Box<dyn Uploader>> {
+        let uploader = self.scorer.uploader()?;
+        Some(Box::new(FrugalUploader { uploader, most: self.most.clone() }))
+    }
+
+    fn score_images(
+        &mut self,
+        slices: &[&Slice],
+        images: Images,
+        clock: &dyn Clock,
+    ) -> Result<EngineOutput, EngineError> {
+        if slices.len() <= self.most.get() {
+            match guarded(|| self.scorer.score_images(slices, images, clock)) {
+                Err(EngineError::Memory(cause)) => self.most.learn(slices.len(), cause)?,
+                scored => return complete(scored?, slices.len()),
+            }
+        }
+        self.score(slices, clock)
+    }
+
     fn score(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<EngineOutput, EngineError> {
         let (mut logits, mut window_time, mut infer_time) = (Vec::with_capacity(slices.len()), Tick::ZERO, Tick::ZERO);
         while logits.len() < slices.len() {
             let rest = &slices[logits.len()..];
-            let piece = &rest[..rest.len().min(self.most)];
-            match guarded(|| self.scorer.score(piece, clock)) {
-                Ok(output) if output.logits.len() == piece.len() => {
+            let piece = &rest[..rest.len().min(self.most.get())];
+            match guarded(|| self.scorer.score(piece, clock)).and_then(|output| complete(output, piece.len())) {
+                Ok(output) => {
                     logits.extend(output.logits);
                     window_time += output.window_time;
                     infer_time += output.infer_time;
                 }
-                Ok(output) => {
-                    let sentence = format!("logits of {} slices for {}", output.logits.len(), piece.len());
-                    return Err(EngineError::Device(sentence));
-                }
-                Err(EngineError::Memory(cause)) if piece.len() > 1 => {
-                    self.most = piece.len() / 2;
-                    let (slices, most) = (piece.len(), self.most);
-                    tracing::warn!(slices, most, %cause, "The device has no memory for so many slices at once; from now on fewer go together.");
-                }
+                Err(EngineError::Memory(cause)) => self.most.learn(piece.len(), cause)?,
                 Err(error) => return Err(error),
             }
         }
         Ok(EngineOutput { logits, window_time, infer_time })
     }
+}
+
+fn complete(output: EngineOutput, n_slices: usize) -> Result<EngineOutput, EngineError> {
+    if output.logits.len() == n_slices {
+        return Ok(output);
+    }
+    Err(EngineError::Device(format!("logits of {} slices for {n_slices}", output.logits.len())))
 }
 
 /// A device that fails makes the tensor library panic; what it said tells which failure it was.
@@ -61,6 +118,8 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, En
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::{Device, Tensor};
+
     use super::*;
     use crate::clock::ManualClock;
     use crate::engine::blank;
@@ -102,6 +161,48 @@ mod tests {
             scorer.score(&slices[..4], &ManualClock::default()).unwrap();
             assert_eq!(calls.lock().unwrap()[7..], [3, 1]);
         }
+    }
+
+    /// Has memory for so many images, and as many slices as come.
+    struct SmallForImages(usize);
+
+    impl Scorer for SmallForImages {
+        fn score(&mut self, slices: &[&Slice], _: &dyn Clock) -> Result<EngineOutput, EngineError> {
+            let logits = vec![[1.0; 6]; slices.len()];
+            Ok(EngineOutput { logits, window_time: Tick::ZERO, infer_time: Tick::ZERO })
+        }
+
+        fn uploader(&self) -> Option<Box<dyn Uploader>> {
+            Some(Box::new(SmallForImages(self.0)))
+        }
+
+        fn score_images(&mut self, slices: &[&Slice], _: Images, _: &dyn Clock) -> Result<EngineOutput, EngineError> {
+            assert!(slices.len() <= self.0, "out of device memory");
+            let logits = vec![[2.0; 6]; slices.len()];
+            Ok(EngineOutput { logits, window_time: Tick::ZERO, infer_time: Tick::ZERO })
+        }
+    }
+
+    impl Uploader for SmallForImages {
+        fn upload(&mut self, slices: &[&Slice], _: &dyn Clock) -> Result<Images, EngineError> {
+            let tensor = Tensor::zeros([slices.len(), 1, 1, 1], &Device::flex());
+            Ok(Images { tensor, window_time: Tick::ZERO })
+        }
+    }
+
+    #[test]
+    fn images_that_do_not_fit_are_made_again_in_pieces_and_no_more_ahead() {
+        let mut scorer = Frugal::new(Box::new(SmallForImages(3)));
+        let mut uploader = scorer.uploader().unwrap();
+        let (air, clock) = (blank(8), ManualClock::default());
+        let mut go = |n: usize| {
+            let images = uploader.upload(&vec![&air; n], &clock);
+            images.map(|images| scorer.score_images(&vec![&air; n], images, &clock).unwrap().logits)
+        };
+        assert_eq!(go(3).unwrap(), [[2.0; 6]; 3]);
+        assert_eq!(go(6).unwrap(), [[1.0; 6]; 6], "the images did not fit, the slices did");
+        assert!(matches!(go(6), Err(EngineError::Memory(_))), "it is not tried again");
+        assert_eq!(go(3).unwrap(), [[2.0; 6]; 3]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::supervisor::Supervisor;
 use crate::tally::Tally;
 use crate::watchdog::{AtHand, blame};
 
-pub use crate::engine::{Engine, EngineError, EngineOutput, Scorer, blank, view};
+pub use crate::engine::{Engine, EngineError, EngineOutput, Images, Scorer, Uploader, blank, view};
 
 /// Side of the slices of air that a device is tried with, as of most scanners.
 const WARM_UP_SIDE: usize = 512;
@@ -74,6 +74,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// For each model who brings slices to the device ahead of their turn; nothing if nobody does for any.
+    pub fn uploaders(&self) -> Vec<Option<Box<dyn Uploader>>> {
+        let uploaders: Vec<_> = self.engines.iter().map(|engine| engine.uploader()).collect();
+        if uploaders.iter().all(Option::is_none) { Vec::new() } else { uploaders }
+    }
+
     /// Scores a batch by the models of its route.
     ///
     /// # Errors
@@ -83,20 +89,25 @@ impl Fleet {
     }
 
     fn score(&mut self, batch: Batch, clock: &dyn Clock) -> Result<Scored, Failed> {
-        let Batch { route, mut works } = batch;
+        let Batch { route, mut works, images } = batch;
         let begun_at = clock.now();
         let Route { ensemble, models, .. } = &self.routes[route];
         let engines = &mut self.engines;
         let slices: Vec<&Slice> = works.iter().map(|work| &work.slice).collect();
         let score = || -> Result<Vec<EngineOutput>, EngineError> {
-            models.iter().map(|model| engines[*model].score(&slices, clock)).collect()
+            let images = images.into_iter().chain(std::iter::repeat(None));
+            let score = |(model, images): (&usize, Option<Images>)| match images {
+                Some(images) => engines[*model].score_images(&slices, images, clock),
+                None => engines[*model].score(&slices, clock),
+            };
+            models.iter().zip(images).map(score).collect()
         };
         // A faulted device makes the tensor library panic; the process cannot go on with it, but it can say so.
         let outputs = catch_unwind(AssertUnwindSafe(score))
             .unwrap_or_else(|_| Err(EngineError::Device("it panicked in the middle of a batch".into())));
         let outputs = match outputs {
             Ok(outputs) => outputs,
-            Err(error) => return Err(Failed { batch: Batch { route, works }, error }),
+            Err(error) => return Err(Failed { batch: Batch::new(route, works), error }),
         };
         for work in &mut works {
             work.slice.pixels = Pixels::I16(Vec::new());
@@ -135,6 +146,8 @@ pub struct Inference {
     pub ledger: Arc<Ledger>,
     /// What the watchdog sees.
     pub at_hand: Arc<AtHand>,
+    /// What was brought to the device ahead of its turn.
+    pub ahead: Arc<AtHand>,
     /// Who wants signs of life.
     pub supervisor: Arc<Supervisor>,
     /// Where the time goes.
@@ -181,18 +194,19 @@ impl Inference {
     }
 
     fn score(&mut self, batch: Batch) -> Result<Tried, Fatal> {
-        let mut files: Vec<PathBuf> = batch.works.iter().map(|work| work.origin.path.clone()).collect();
-        // Slices of several files take turns in a batch, and each file counts once.
-        files.sort_unstable();
-        files.dedup();
+        let files = files_of(&batch);
+        let is_uploaded = !batch.images.is_empty();
         let busy = self.at_hand.begin(files.clone());
         let scored = self.fleet.score(batch, self.clock.as_ref());
         drop(busy);
         match scored {
             Ok(scored) => {
                 self.tally.scored(scored.works.len());
-                let (begun, windowed) = (scored.begun_at, scored.begun_at + scored.window_time);
-                self.profile.add(Step::Window, begun, windowed, scored.works.len());
+                let begun = scored.begun_at;
+                let windowed = if is_uploaded { begun } else { begun + scored.window_time };
+                if !is_uploaded {
+                    self.profile.add(Step::Window, begun, windowed, scored.works.len());
+                }
                 self.profile.add(Step::Network, windowed, windowed + scored.infer_time, scored.works.len());
                 Ok(Tried::Scored(scored))
             }
@@ -203,6 +217,10 @@ impl Inference {
                 Ok(Tried::TooLarge(batch))
             }
             Err(Failed { error, .. }) => {
+                let mut files = files;
+                if matches!(error, EngineError::Device(_)) {
+                    files.extend(self.ahead.files());
+                }
                 blame(&self.ledger, &files);
                 Err(fatal(&error))
             }
@@ -233,18 +251,35 @@ fn fatal(error: &EngineError) -> Fatal {
 /// Slices of files that were there when the program was ended before go alone: should it happen again, the others are not
 /// to blame.
 fn pieces(batch: Batch) -> Vec<Batch> {
-    let Batch { route, works } = batch;
-    let (suspects, others): (Vec<Work>, Vec<Work>) = works.into_iter().partition(|work| work.origin.strikes > 0);
-    let mut pieces = singles(Batch { route, works: suspects });
+    if !batch.works.iter().any(is_suspect) {
+        return vec![batch];
+    }
+    let Batch { route, works, .. } = batch;
+    let (suspects, others): (Vec<Work>, Vec<Work>) = works.into_iter().partition(is_suspect);
+    let mut pieces = singles(Batch::new(route, suspects));
     if !others.is_empty() {
-        pieces.insert(0, Batch { route, works: others });
+        pieces.insert(0, Batch::new(route, others));
     }
     pieces
 }
 
+/// The files of a batch.
+pub fn files_of(batch: &Batch) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = batch.works.iter().map(|work| work.origin.path.clone()).collect();
+    // Slices of several files take turns in a batch, and each file counts once.
+    files.sort_unstable();
+    files.dedup();
+    files
+}
+
+/// Whether a slice's file was there when the program was ended before.
+pub fn is_suspect(work: &Work) -> bool {
+    work.origin.strikes > 0
+}
+
 fn singles(batch: Batch) -> Vec<Batch> {
-    let Batch { route, works } = batch;
-    works.into_iter().map(|work| Batch { route, works: vec![work] }).collect()
+    let Batch { route, works, .. } = batch;
+    works.into_iter().map(|work| Batch::new(route, vec![work])).collect()
 }
 
 #[cfg(test)]
@@ -284,29 +319,41 @@ mod tests {
         samples::work(Origin { path: path(number), ..samples::origin(number as u64) }, side)
     }
 
+    /// A device that is lost.
+    struct Lost;
+
+    impl Scorer for Lost {
+        fn score(&mut self, _: &[&Slice], _: &dyn Clock) -> Result<EngineOutput, EngineError> {
+            Err(EngineError::of_device("The device was poisoned"))
+        }
+    }
+
     /// One batch of slices with these sides through the thread: how it ended, which sides were scored in which order, and
-    /// the attempts that count against each file.
-    fn run(device: Small, sides: &[usize]) -> (Result<(), Fatal>, Vec<usize>, Vec<u32>) {
+    /// the attempts that count against each file, the last of them one that was brought ahead.
+    fn run(device: impl Scorer + 'static, sides: &[usize]) -> (Result<(), Fatal>, Vec<usize>, Vec<u32>) {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Ledger::open(&folder.path().join("ledger.sqlite")).unwrap());
-        for number in 0..sides.len() {
+        for number in 0..=sides.len() {
             let key = path_key(&path(number));
             ledger.begin(&key, Fingerprint::default(), "t").unwrap();
             ledger.survived(&key).unwrap();
         }
         let routes = Roster::load(&Config::default()).unwrap().routing.routes;
+        let ahead = Arc::new(AtHand::default());
+        ahead.begin(vec![path(sides.len())]).keep();
         let inference = Inference {
             fleet: Fleet { engines: vec![Box::new(Frugal::new(Box::new(device)))], routes },
             clock: Arc::new(ManualClock::default()),
             tally: Arc::default(),
             ledger: Arc::clone(&ledger),
             at_hand: Arc::default(),
+            ahead,
             supervisor: Arc::new(Supervisor::none()),
             profile: Arc::default(),
         };
         let works = sides.iter().enumerate().map(|(number, side)| work(number, *side)).collect();
         let ((batches, for_device), (to_record, arrivals)) = (bounded(1), bounded(sides.len()));
-        batches.send(Batch { route: 0, works }).unwrap();
+        batches.send(Batch::new(0, works)).unwrap();
         drop(batches);
         let ended = inference.run(&for_device, &to_record);
         drop(to_record);
@@ -316,7 +363,7 @@ mod tests {
         });
         let scored = scored.map(|work| work.slice.rows).collect();
         let attempts = |number| ledger.file(&path_key(&path(number))).unwrap().unwrap().attempts;
-        (ended, scored, (0..sides.len()).map(attempts).collect())
+        (ended, scored, (0..=sides.len()).map(attempts).collect())
     }
 
     #[test]
@@ -331,13 +378,19 @@ mod tests {
         let (ended, scored, attempts) = run(Small { side: 64, slices: 99 }, &[8, 16, 4096, 32]);
         assert_eq!(ended.unwrap_err().exit, Exit::Device);
         assert_eq!(scored, [8, 16], "those before it have their answers");
-        assert_eq!(attempts, [0, 0, 1, 0]);
+        assert_eq!(attempts, [0, 0, 1, 0, 0]);
     }
 
     #[test]
     fn a_batch_that_finds_memory_in_pieces_blames_nobody() {
         let (ended, scored, attempts) = run(Small { side: 64, slices: 1 }, &[8, 16, 24, 32, 40]);
         ended.unwrap();
-        assert_eq!((scored, attempts), (vec![8, 16, 24, 32, 40], vec![0; 5]));
+        assert_eq!((scored, attempts), (vec![8, 16, 24, 32, 40], vec![0; 6]));
+    }
+
+    #[test]
+    fn a_lost_device_may_be_the_fault_of_all_that_was_on_it() {
+        let (ended, scored, attempts) = run(Lost, &[8, 16]);
+        assert_eq!((ended.unwrap_err().exit, scored.len(), attempts), (Exit::Device, 0, vec![1; 3]));
     }
 }

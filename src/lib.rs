@@ -59,6 +59,7 @@ pub mod supervisor;
 pub mod tally;
 pub mod telemetry;
 pub mod trainer;
+pub mod upload;
 pub mod upstream;
 pub mod watch;
 pub mod watchdog;

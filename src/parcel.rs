@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Tick;
 use crate::disk::Fingerprint;
+use crate::engine::Images;
 use crate::ensemble::Answer;
 use crate::ledger::{SliceRecord, WorkKey};
 use crate::reject::Rejection;
@@ -101,13 +102,22 @@ pub struct Work {
     pub decoded_at: Tick,
 }
 
-/// batch -> infer.
+/// batch -> (upload ->) infer.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Index of the route that all of them take.
     pub route: usize,
     /// One to `batch.slices_max` slices.
     pub works: Vec<Work>,
+    /// Their images on the device for each model of the route, where they were made ahead; otherwise nothing.
+    pub images: Vec<Option<Images>>,
+}
+
+impl Batch {
+    /// Slices that are not on the device yet.
+    pub fn new(route: usize, works: Vec<Work>) -> Self {
+        Batch { route, works, images: Vec::new() }
+    }
 }
 
 /// infer -> record.

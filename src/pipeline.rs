@@ -45,6 +45,7 @@ use crate::settle::Settler;
 use crate::stage::{self, Stage, Stop};
 use crate::supervisor::Supervisor;
 use crate::tally::{Count, Tally};
+use crate::upload::Upload;
 use crate::upstream::Upstream;
 use crate::watchdog::{self, AtHand, Watchdog};
 use crate::{batch, watch};
@@ -137,7 +138,10 @@ impl Pipeline {
         let upstream: Arc<Upstream> = Arc::default();
         let (to_decode, for_decode) = bounded::<Admitted>(ADMITTED_QUEUE);
         let (to_batch, for_batch) = bounded::<Work>(BATCH_QUEUE);
-        let (to_device, for_device) = bounded::<Batch>(DEVICE_QUEUE);
+        let uploaders = fleet.uploaders();
+        // One batch is ahead of the device: in this queue, or in the hands of who brings it there.
+        let queue = if uploaders.is_empty() { DEVICE_QUEUE } else { 0 };
+        let (to_device, for_device) = bounded::<Batch>(queue);
         let (to_record, for_record) = bounded::<Arrival>(RECORD_QUEUE);
         let (to_judge, for_judge) = bounded::<Verdict>(VERDICTS_QUEUE);
 
@@ -181,7 +185,7 @@ impl Pipeline {
             profile: Arc::clone(&profile),
             results: config.results.path.clone(),
         };
-        let device_at_hand: Arc<AtHand> = Arc::default();
+        let (device_at_hand, upload_at_hand): (Arc<AtHand>, Arc<AtHand>) = Default::default();
         let decoders: Vec<Arc<AtHand>> = (0..decode_threads(&config)).map(|_| Arc::default()).collect();
         for (idx, at_hand) in decoders.iter().enumerate() {
             let decoder = Decoder { at_hand: Arc::clone(at_hand), ..decoder.clone() };
@@ -197,12 +201,23 @@ impl Pipeline {
         stages.push(stage::spawn("batch", &stop, move || {
             batch::run(held, batch_clock.as_ref(), &for_batch, &upstream, &to_device, &gathering)
         })?);
+        let for_device = if uploaders.is_empty() {
+            for_device
+        } else {
+            let (routes, at_hand) = (Arc::clone(&routing.routes), Arc::clone(&upload_at_hand));
+            let (clock, profile) = (Arc::clone(&clock), Arc::clone(&profile));
+            let upload = Upload { uploaders, routes, clock, at_hand, profile, is_behind_a_suspect: false };
+            let (uploaded, for_scoring) = bounded::<Batch>(queue);
+            stages.push(stage::spawn("upload", &stop, move || upload.run(&for_device, &uploaded))?);
+            for_scoring
+        };
         let inference = Inference {
             fleet,
             clock: Arc::clone(&clock),
             tally: Arc::clone(&tally),
             ledger: Arc::clone(&ledger),
             at_hand: Arc::clone(&device_at_hand),
+            ahead: Arc::clone(&upload_at_hand),
             supervisor,
             profile: Arc::clone(&profile),
         };
@@ -213,7 +228,7 @@ impl Pipeline {
             ledger: Arc::clone(&ledger),
             tally: Arc::clone(&tally),
             stop: stop.clone(),
-            device: device_at_hand,
+            device: [device_at_hand, upload_at_hand],
             decoders,
             step_max: Duration::from_secs(config.limits.step_secs_max),
             stop_max: Duration::from_secs(config.limits.stop_secs_max),

@@ -18,6 +18,8 @@ pub enum Crew {
     Decode,
     /// The one that gathers batches.
     Batch,
+    /// The one that brings slices to a GPU.
+    Upload,
     /// The one that owns the device.
     Device,
     /// The one that records.
@@ -39,7 +41,9 @@ pub enum Step {
     Identify,
     /// Gathering slices into batches. Counts slices.
     Gather,
-    /// Upload, windows and resizing. Counts slices.
+    /// Upload, windows and resizing for a GPU that is busy with slices before them. Counts slices.
+    Upload,
+    /// Windows and resizing, with the upload if there is one. Counts slices.
     Window,
     /// The networks. Counts slices.
     Network,
@@ -56,13 +60,14 @@ pub enum Step {
 /// An inbox is looked at for ever, whether there is something to do or not: that is no part of a run and never its limit.
 const NOTICE: &str = "notice";
 
-const STEPS: [(Step, Crew, &str); 12] = [
+const STEPS: [(Step, Crew, &str); 13] = [
     (Step::Notice, Crew::Admit, NOTICE),
     (Step::Admit, Crew::Admit, "admit"),
     (Step::Read, Crew::Decode, "read"),
     (Step::Decode, Crew::Decode, "decode"),
     (Step::Identify, Crew::Decode, "identify"),
     (Step::Gather, Crew::Batch, "gather"),
+    (Step::Upload, Crew::Upload, "upload"),
     (Step::Window, Crew::Device, "window"),
     (Step::Network, Crew::Device, "network"),
     (Step::Results, Crew::Record, "results"),
@@ -71,7 +76,7 @@ const STEPS: [(Step, Crew, &str); 12] = [
     (Step::Inputs, Crew::Record, "inputs"),
 ];
 
-const CREWS: [Crew; 5] = [Crew::Admit, Crew::Decode, Crew::Batch, Crew::Device, Crew::Record];
+const CREWS: [Crew; 6] = [Crew::Admit, Crew::Decode, Crew::Batch, Crew::Upload, Crew::Device, Crew::Record];
 
 impl Crew {
     /// Its name in reports.
@@ -80,6 +85,7 @@ impl Crew {
             Crew::Admit => "admit",
             Crew::Decode => "decode",
             Crew::Batch => "batch",
+            Crew::Upload => "upload",
             Crew::Device => "device",
             Crew::Record => "record",
         }
@@ -91,6 +97,7 @@ impl Crew {
             Crew::Admit => (Step::Admit, "files"),
             Crew::Decode => (Step::Identify, "slices"),
             Crew::Batch => (Step::Gather, "slices"),
+            Crew::Upload => (Step::Upload, "slices"),
             Crew::Device => (Step::Network, "slices"),
             Crew::Record => (Step::Results, "slices"),
         }
@@ -182,6 +189,10 @@ impl Profile {
         let elapsed_s = secs(last.checked_sub(first)?).max(1e-9);
         let mut crews: Vec<CrewReport> = Vec::new();
         for (crew, door) in CREWS.into_iter().zip(&self.doors) {
+            // A CPU has no such thread.
+            if crew == Crew::Upload && read(&self.meters[Step::Upload as usize].count) == 0 {
+                continue;
+            }
             let threads = if crew == Crew::Decode { decode_threads.max(1) } else { 1 };
             let of_crew = STEPS.iter().zip(&self.meters).filter(|((_, of, _), _)| *of == crew);
             let steps: Vec<StepReport> = of_crew
@@ -341,7 +352,11 @@ mod tests {
         let network = &device.steps[1];
         assert_eq!((network.count, network.ms_each), (2, 400.0));
         let text = report.to_string();
+        assert!(!text.contains("upload"), "{text}");
         assert!(text.contains("The limit is: network (1.0 s in all)."), "{text}");
         assert!(text.contains("decode      60.0 %    10.0 %   30.0 %"), "{text}");
+        profile.add(Step::Upload, at(100), at(350), 2);
+        let text = profile.report(2).unwrap().to_string();
+        assert!(text.contains("upload      25.0 %     0.0 %   75.0 %"), "{text}");
     }
 }

@@ -35,7 +35,25 @@ struct Job {
 #[derive(Debug)]
 pub struct Busy<'a>(&'a AtHand);
 
+impl Busy<'_> {
+    /// The step ends, and what it was about stays at hand.
+    pub fn keep(self) {
+        self.0.lock().number += 1;
+        std::mem::forget(self);
+    }
+}
+
 impl AtHand {
+    /// What the thread is busy with, or has kept.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.lock().files.clone()
+    }
+
+    /// What was kept is somebody else's from now on.
+    pub fn hand_over(&self) {
+        self.lock().files.clear();
+    }
+
     /// A step of work on these files begins.
     pub fn begin(&self, files: Vec<PathBuf>) -> Busy<'_> {
         let mut job = self.lock();
@@ -88,8 +106,8 @@ pub struct Watchdog {
     pub tally: Arc<Tally>,
     /// From its wish on the time of stopping counts.
     pub stop: Stop,
-    /// What the device is busy with.
-    pub device: Arc<AtHand>,
+    /// What the device is busy with: a batch that is scored, and one that is brought there.
+    pub device: [Arc<AtHand>; 2],
     /// What each decoding thread is busy with.
     pub decoders: Vec<Arc<AtHand>>,
     /// Longest step.
@@ -110,14 +128,16 @@ impl Watchdog {
     /// The thread; it ends when the sender of `ended` is gone.
     pub fn run(self, ended: &Receiver<()>) {
         let period = (self.step_max.min(self.stop_max) / 16).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let mut device = Spent::default();
+        let mut device: [Spent; 2] = Default::default();
         let mut decoders: Vec<Spent> = self.decoders.iter().map(|_| Spent::default()).collect();
         let mut stopping = Spent::default();
         while ended.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
             flood::tell(false);
             let now = self.clock.now();
-            if device.look(now, self.device.number(), period) > self.step_max {
-                return self.device_hangs();
+            for (spent, at_hand) in device.iter_mut().zip(&self.device) {
+                if spent.look(now, at_hand.number(), period) > self.step_max {
+                    return self.device_hangs();
+                }
             }
             for (spent, decoder) in decoders.iter_mut().zip(&self.decoders) {
                 if spent.look(now, decoder.number(), period) > self.step_max {
@@ -131,7 +151,8 @@ impl Watchdog {
     }
 
     fn device_hangs(&self) {
-        let files = self.device.lock().files.clone();
+        // Who of the two holds the device up cannot be told from here.
+        let files = self.device.iter().flat_map(|at_hand| at_hand.files()).collect::<Vec<_>>();
         blame(&self.ledger, &files);
         let (files, secs) = (files.len(), self.step_max.as_secs_f64());
         tracing::error!(
@@ -188,12 +209,12 @@ mod tests {
 
     /// Runs a watchdog over one device and two decoders, with 200 ms for a step and for stopping, until it ends the process
     /// or a second is over. How it ended it, and the attempts that count against the file `a`.
-    fn watch(prepare: impl FnOnce(&AtHand, &[Arc<AtHand>], &Stop)) -> (Vec<Exit>, u32) {
+    fn watch(prepare: impl FnOnce(&[Arc<AtHand>; 2], &[Arc<AtHand>], &Stop)) -> (Vec<Exit>, u32) {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Ledger::open(&folder.path().join("ledger.sqlite")).unwrap());
         let key = path_key(Path::new("a"));
         ledger.begin(&key, Fingerprint::default(), "t").unwrap();
-        let (device, decoders, stop) = (Arc::default(), vec![Arc::default(), Arc::default()], Stop::new());
+        let (device, decoders, stop) = (Default::default(), vec![Arc::default(), Arc::default()], Stop::new());
         prepare(&device, &decoders, &stop);
         let max = Duration::from_millis(200);
         let watchdog = Watchdog {
@@ -222,14 +243,16 @@ mod tests {
     fn what_hangs_ends_the_process_and_only_a_batch_is_blamed() {
         let a = || vec![PathBuf::from("a")];
         assert_eq!(watch(|_, _, _| {}), (vec![], 1), "nobody does anything");
-        let hangs = watch(|device, _, _| std::mem::forget(device.begin(a())));
-        assert_eq!(hangs, (vec![Exit::Stalled], 2), "the attempt, and the blame");
+        for at in [0, 1] {
+            let hangs = watch(|device, _, _| std::mem::forget(device[at].begin(a())));
+            assert_eq!(hangs, (vec![Exit::Stalled], 2), "the attempt, and the blame");
+        }
         // Of a file that is decoded the attempt was counted when it began.
         let hangs = watch(|_, decoders, _| std::mem::forget(decoders[1].begin(a())));
         assert_eq!(hangs, (vec![Exit::Stalled], 1));
         assert_eq!(watch(|_, _, stop| stop.wish()), (vec![Exit::Stalled], 1), "stopping takes too long");
         let is_done = watch(|device, decoders, _| {
-            drop(device.begin(a()));
+            drop(device[0].begin(a()));
             drop(decoders[0].begin(a()));
         });
         assert_eq!(is_done, (vec![], 1), "what is done does not hang");
@@ -269,7 +292,13 @@ mod tests {
         assert!(first.is_some());
         drop(busy);
         assert_eq!(at_hand.number(), None);
-        let _busy = at_hand.begin(vec!["b".into()]);
+        let busy = at_hand.begin(vec!["b".into()]);
+        assert!(at_hand.number() > first);
+        busy.keep();
+        assert_eq!((at_hand.number(), at_hand.files()), (None, vec!["b".into()]));
+        at_hand.hand_over();
+        assert!(at_hand.number().is_none() && at_hand.files().is_empty());
+        let _busy = at_hand.begin(vec!["c".into()]);
         assert!(at_hand.number() > first);
     }
 }

@@ -60,7 +60,16 @@ fn networks_and_training_go_through_on_the_cpu_and_runs_share_a_file() {
     assert!(errors[0] < 1e-5 && errors[1] > 1e-5 && errors[2] > 1e-5, "{errors:?}");
     assert_eq!(
         times(networks, "networks"),
-        ["pixels f32 3 on 1", "images f32 3 on 1", "pixels f32 1 on 1", "images f32 1 on 1"]
+        [
+            "pixels f32 3 on 1",
+            "pixels ahead f32 3 on 1",
+            "images f32 3 on 1",
+            "pixels f32 1 on 1",
+            "pixels ahead f32 1 on 1",
+            "images f32 1 on 1",
+            "images graph f32 3 on 1",
+            "images graph f32 1 on 1"
+        ]
     );
     assert!(times(networks, "training").is_empty());
 

@@ -1,6 +1,7 @@
 //! Scoring: every backbone's logits against the CPU's, and images a second, as the daemon does it. Knows no file.
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor, capture};
+use crossbeam_channel::bounded;
 use ichd::clock::SystemClock;
 use ichd::device::{Chosen, Want, choose};
 use ichd::engine::{Engine, EngineError, Scorer, blank, view};
@@ -11,6 +12,7 @@ use ichd::phantom::render::Study;
 use ichd::slice::{Pixels, Rescale, Slice};
 use ichd_kernels::parity::Finding;
 use ichd_kernels::{Ramp, SliceView, Transport, Window, window_tensor};
+use ichd_plugin::backbone::Backbone;
 use ichd_plugin::contract;
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::{BackboneSpec, Convention, Precision};
@@ -24,6 +26,8 @@ use crate::{Bench, Stop};
 const SLICES: usize = 8;
 /// Slices whose logits are compared.
 const COMPARED: usize = 4;
+/// Largest batch that is tried as a graph.
+const LARGEST_OF_A_GRAPH: usize = 32;
 /// Most that f32 logits may differ from the CPU's, relative to the largest of a slice or 1. Tensor cores may take TF32,
 /// which has three digits more than bfloat16.
 const FULL: f32 = contract::HALF / 8.0;
@@ -122,9 +126,20 @@ impl Case<'_> {
                 continue;
             }
             for wanted in self.bench.args.batches.iter().copied() {
-                for from in ["pixels", "images"] {
+                for from in ["pixels", "pixels ahead", "images"] {
                     self.time(journal, precision, from, wanted)?;
                 }
+            }
+        }
+        self.graphs(journal)
+    }
+
+    /// Last, because nobody has seen them fail yet. A graph spares launches, of which large batches have few.
+    fn graphs(&self, journal: &mut Journal) -> Result<(), Stop> {
+        let is_served = |precision: &Precision| !self.bench.chosen.is_cpu() || *precision == Precision::F32;
+        for precision in self.bench.args.precisions.iter().copied().filter(is_served) {
+            for wanted in self.bench.args.batches.iter().copied().filter(|batch| *batch <= LARGEST_OF_A_GRAPH) {
+                self.time(journal, precision, "images graph", wanted)?;
             }
         }
         Ok(())
@@ -196,6 +211,8 @@ impl Case<'_> {
             self.bench.chosen.device.memory_cleanup();
             let times = match from {
                 "pixels" => guarded(|| self.score_pixels(precision, batch)),
+                "pixels ahead" => guarded(|| self.score_ahead(precision, batch)),
+                "images graph" => guarded(|| self.score_graph(precision, batch)),
                 _ => guarded(|| self.score_images(precision, batch)),
             };
             match times {
@@ -227,8 +244,51 @@ impl Case<'_> {
         self.bench.budget.time(|| engine.score(&batch, &clock).map(drop))
     }
 
+    /// The same, while another thread brings the next batch to the device.
+    fn score_ahead(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
+        let mut engine = Engine::new(&self.model(precision), self.bench.chosen)?;
+        let mut uploader = engine.any_uploader();
+        let (batch, clock) = (batch_of(self.slices, batch), SystemClock::new());
+        let (made, ready) = bounded(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let made = made;
+                while made.send(guarded(|| uploader.upload(&batch, &clock))).is_ok() {}
+            });
+            let ready = ready;
+            self.bench.budget.time(|| {
+                let images = ready.recv().map_err(|error| EngineError::Device(error.to_string()))??;
+                engine.score_images(&batch, images, &clock).map(drop)
+            })
+        })
+    }
+
     /// The network alone: images lie on the device, logits are read.
     fn score_images(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
+        let (backbone, images) = self.network(precision, batch)?;
+        self.bench.budget.time(|| read(backbone.forward(images.clone())).map(drop))
+    }
+
+    /// The same, captured once as a graph of launches and replayed.
+    fn score_graph(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
+        let (backbone, images) = self.network(precision, batch)?;
+        let expected = read(backbone.forward(images.clone()))?;
+        let mut graph = capture(&self.bench.chosen.device, || backbone.forward(images.clone()));
+        if !graph.is_hardware() && !self.bench.chosen.is_cpu() {
+            return Err(EngineError::Model("the tensor library captured no graph of it".into()));
+        }
+        // SAFETY: the images and the backbone's weights, all that the graph reads, live until the end of this function, and
+        // no other thread knows them. Nothing is refreshed; the output is read on this thread, which captured the graph.
+        let mut replay = || read(unsafe { graph.replay() }.clone());
+        let error = relative(&replay()?, &expected);
+        if error > FULL {
+            return Err(EngineError::Model(format!("the graph's logits differ by {error:.1e}")));
+        }
+        self.bench.budget.time(|| replay().map(drop))
+    }
+
+    /// A network and its images on the device.
+    fn network(&self, precision: Precision, batch: usize) -> Result<(Box<dyn Backbone>, Tensor<4>), EngineError> {
         let device = &self.bench.chosen.device;
         let model = self.model(precision);
         let mut backbone = (self.spec.infer)(device, model.card.variant(), precision);
@@ -239,7 +299,7 @@ impl Case<'_> {
             Precision::Bf16 => FloatDType::BF16,
         };
         let images = images(&model.card.preprocessing, &batch_of(self.slices, batch), device, dtype)?;
-        self.bench.budget.time(|| read(backbone.forward(images.clone())).map(drop))
+        Ok((backbone, images))
     }
 }
 

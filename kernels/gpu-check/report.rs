@@ -37,8 +37,9 @@ pub struct KernelTime {
 pub struct NetworkTime {
     /// Which.
     pub backbone: &'static str,
-    /// From where to where: `pixels` (stored values in memory to logits in memory), `images` (windowed images on the device
-    /// to logits in memory), `train_pixels` and `train_images` (a step from either).
+    /// From where to where: `pixels` (stored values in memory to logits in memory), `pixels ahead` (the same, with the next
+    /// batch brought to the device meanwhile, as the daemon does on a GPU), `images` (windowed images on the device to logits
+    /// in memory), `images graph` (the same as one captured graph), `train_pixels` and `train_images` (a step from either).
     pub from: &'static str,
     /// Type of number.
     pub precision: &'static str,

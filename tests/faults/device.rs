@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use burn::tensor::{Device, Tensor};
 use ichd::clock::{Clock, SystemClock, Tick};
 use ichd::config::Config;
 use ichd::device::{self, Want};
 use ichd::disk::{Files, Handle, Open, RealDisk, Room, Stat};
-use ichd::infer::{EngineError, EngineOutput, Scorer};
+use ichd::infer::{EngineError, EngineOutput, Images, Scorer, Uploader};
 use ichd::ledger::Ledger;
 use ichd::pipeline::{Pipeline, Site as World, Source};
 use ichd::roster::Roster;
-use ichd::slice::Slice;
+use ichd::slice::{Pixels, Slice};
 use ichd::supervisor::Supervisor;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -65,6 +66,40 @@ impl Scorer for Faulty {
         }
         Ok(EngineOutput { logits, window_time: Tick::ZERO, infer_time: Tick::ZERO })
     }
+
+    fn uploader(&self) -> Option<Box<dyn Uploader>> {
+        self.0.starts_with("upload").then(|| Box::new(Faulty(self.0.clone())) as Box<dyn Uploader>)
+    }
+
+    /// Says what the images say, which stand for its slices.
+    fn score_images(&mut self, slices: &[&Slice], images: Images, _: &dyn Clock) -> Result<EngineOutput, EngineError> {
+        let values: Vec<f32> = images.tensor.into_data().try_to_vec().unwrap();
+        assert_eq!(values, brightness(slices), "images of other slices");
+        let logits = values.into_iter().map(|value| [value; 6]).collect();
+        Ok(EngineOutput { logits, window_time: images.window_time, infer_time: Tick::ZERO })
+    }
+}
+
+impl Uploader for Faulty {
+    fn upload(&mut self, slices: &[&Slice], _: &dyn Clock) -> Result<Images, EngineError> {
+        let is_there = slices.iter().any(|slice| slice.ids.instance == instance_uid(GUILTY));
+        match self.0.as_str() {
+            "upload-stall" if is_there => std::thread::sleep(Duration::from_secs(3600)),
+            "upload-panic" if is_there => panic!("out of device memory allocating 1 bytes"),
+            _ => {}
+        }
+        let values = Tensor::<1>::from_floats(brightness(slices).as_slice(), &Device::flex());
+        Ok(Images { tensor: values.reshape([slices.len(), 1, 1, 1]), window_time: Tick::from_millis(7) })
+    }
+}
+
+/// A number for each slice that no other has, and that no other way of scoring gives.
+fn brightness(slices: &[&Slice]) -> Vec<f32> {
+    let of = |slice: &&Slice| match &slice.pixels {
+        Pixels::I16(values) => 2.0 + values.iter().map(|value| f32::from(*value)).sum::<f32>() / 1e6,
+        Pixels::U16(values) => 2.0 + values.iter().map(|value| f32::from(*value)).sum::<f32>() / 1e6,
+    };
+    slices.iter().map(of).collect()
 }
 
 /// The machine's disk, except when it is told otherwise.
@@ -399,6 +434,59 @@ fn numbers_that_are_not_finite_become_a_reason_and_never_a_result() {
         program.stop();
         assert_only_the_guilty_is_refused(&site, 20, "non-finite-output");
     }
+}
+
+/// Logits of all results that a site has.
+fn logits(site: &Site) -> Vec<f64> {
+    let logit = |bytes: &Vec<u8>| {
+        let result: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        result["logits"]["any"].as_f64().unwrap()
+    };
+    results(&site.path("results")).values().map(logit).collect()
+}
+
+#[test]
+fn batches_that_are_brought_ahead_of_their_turn_are_scored_once() {
+    let site = site(
+        "move",
+        "batch: { slices_max: 4 }
+",
+    );
+    put_slices(&site, &Stamp::new(), 0..60);
+    let mut program = start(&site, "upload");
+    program.wait_until("all", || files(&site.path("inbox")).is_empty());
+    program.stop();
+    assert_all_done_once(site.folder.path(), 60);
+    assert!(logits(&site).iter().all(|logit| *logit >= 1.5), "all of them by their images: {:?}", logits(&site));
+}
+
+/// What cannot be brought ahead is left to the device's thread.
+#[test]
+fn an_upload_that_fails_costs_nothing_but_its_time() {
+    let site = site(
+        "move",
+        "batch: { slices_max: 4 }
+",
+    );
+    put_slices(&site, &Stamp::new(), 0..40);
+    let mut program = start(&site, "upload-panic");
+    program.wait_until("all", || files(&site.path("inbox")).is_empty());
+    program.stop();
+    assert_all_done_once(site.folder.path(), 40);
+    let n_later = logits(&site).iter().filter(|logit| **logit < 1.5).count();
+    assert!((1..=4).contains(&n_later), "the guilty one's batch alone: {n_later}");
+}
+
+#[test]
+fn an_upload_that_stalls_ends_it_with_75_and_its_files_go_alone_then() {
+    let site = site("move", "limits: { step_secs_max: 1, stop_secs_max: 20 }\nbatch: { slices_max: 4 }\n");
+    put_slices(&site, &Stamp::new(), 0..30);
+    let mut program = start(&site, "upload-stall");
+    assert_eq!(program.ended(), (Some(75), None), "{}", program.log());
+    let mut program = start(&site, "upload-stall");
+    program.wait_until("all", || files(&site.path("inbox")).is_empty());
+    program.stop();
+    assert_all_done_once(site.folder.path(), 30);
 }
 
 /// Signs of life come from the work loop: they cease when the device hangs.

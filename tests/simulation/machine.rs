@@ -331,7 +331,7 @@ impl Daemon {
             let at = self.held_tickets.iter().position(|ticket| *ticket == work.origin.ticket).unwrap();
             self.held_tickets.swap_remove(at);
         }
-        self.batches.push_back(Batch { route, works });
+        self.batches.push_back(Batch::new(route, works));
         true
     }
 
