@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, window_tensor};
+use ichd_kernels::{SliceView, StoredPixels, Transport, WindowPlan, has_half_products, window_tensor};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::Precision;
@@ -201,10 +201,12 @@ impl Scorer for Engine {
     }
 }
 
-/// The type of number for a precision, if the device has it.
+/// The type of number that images have for a precision, if the device has it.
 fn number_type(precision: Precision, chosen: &Chosen) -> Result<FloatDType, EngineError> {
     let (wanted, dtype) = match precision {
         Precision::F32 => return Ok(FloatDType::F32),
+        // A CPU rounds what it multiplies, and nothing else.
+        Precision::Bf16 if chosen.is_cpu() && has_half_products() => return Ok(FloatDType::F32),
         Precision::F16 => (FloatDType::F16, DType::F16),
         Precision::Bf16 => (FloatDType::BF16, DType::BF16),
     };
@@ -212,7 +214,8 @@ fn number_type(precision: Precision, chosen: &Chosen) -> Result<FloatDType, Engi
         return Ok(wanted);
     }
     let (name, device) = (precision.name(), &chosen.name);
-    Err(EngineError::Model(format!("precision {name} is not served by {device}; precision: f32 would be right")))
+    let lacks = if chosen.is_cpu() && precision == Precision::Bf16 { " without AVX512-BF16" } else { "" };
+    Err(EngineError::Model(format!("precision {name} is not served by {device}{lacks}; precision: f32 would be right")))
 }
 
 /// A slice as the kernels take it: the whole of it.

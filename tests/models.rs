@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ichd::model;
 use ichd::registry::{self, BACKBONES};
@@ -13,7 +13,7 @@ use ichd_plugin::weights::Weights;
 use serde_json::Value;
 
 use crate::support::pth::pth;
-use crate::support::{Site, run, stderr, stdout};
+use crate::support::{Site, data, files, run, stderr, stdout};
 
 /// Name to shape and type.
 type List = BTreeMap<String, (String, String)>;
@@ -270,7 +270,7 @@ fn keras_files_become_models_in_keras_arithmetic() {
 }
 
 #[test]
-fn half_precision_is_measured_and_not_served_by_the_cpu() {
+fn half_precision_is_measured_and_f16_not_served_by_the_cpu() {
     let site = Site::new("keep", "precision: f16\n");
     let (code, answer, complaint) = models(&site, &["inspect", "untrained", "--check", "--json"]);
     assert_eq!(code, Some(0), "{complaint}");
@@ -284,4 +284,31 @@ fn half_precision_is_measured_and_not_served_by_the_cpu() {
     let output = run(&["run", "--config", &site.path("daemon.yaml").display().to_string()]);
     assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
     assert!(stderr(&output).contains("precision f16 is not served by cpu"), "{}", stderr(&output));
+}
+
+/// Products in bfloat16 where the processor has them, and a refusal that says what is missing where not.
+#[test]
+fn bf16_is_served_by_processors_that_multiply_in_it() {
+    let score = |precision: &str| {
+        let site = Site::new("keep", &format!("precision: {precision}\n"));
+        let (config, out) = (site.path("daemon.yaml").display().to_string(), site.path("out"));
+        let slice = data("signed16_explicit_le.dcm").display().to_string();
+        let output = run(&["score", &slice, "--config", &config, "--out", &out.display().to_string()]);
+        let is_result = |file: &PathBuf| file.extension().is_some_and(|e| e == "json") && !file.ends_with("study.json");
+        let result = files(&out).into_iter().find(is_result);
+        let result = result.map(|file| serde_json::from_slice::<Value>(&fs::read(file).unwrap()).unwrap());
+        (output.status.code(), stderr(&output), result)
+    };
+    let (code, complaint, result) = score("bf16");
+    if !ichd_kernels::has_half_products() {
+        assert_eq!(code, Some(78));
+        assert!(complaint.contains("precision bf16 is not served by cpu without AVX512-BF16"), "{complaint}");
+        return;
+    }
+    let (half, whole) = (result.unwrap(), score("f32").2.unwrap());
+    assert_eq!((&half["model"]["precision"], &whole["model"]["precision"]), (&"bf16".into(), &"f32".into()));
+    assert_ne!(half["scorer"], whole["scorer"], "other numbers, another scorer");
+    let logit = |result: &Value| result["logits"]["any"].as_f64().unwrap();
+    let off = (logit(&half) - logit(&whole)).abs();
+    assert!(off > 0.0 && off < 0.05, "{half}\n{whole}");
 }

@@ -18,7 +18,8 @@ than --row-seconds, as the row before it foretells, is left out.
     python tools/bench_path.py --growth files bursts sides --networks mobilenet_v2 --peers onnx --json growth.json
 
 ichd tells nothing of a file before it has been quiet for `settle_ms`, through which it works, and the Python daemons do not wait;
-its times from drop to result include that second or so, and a second figure leaves it out. --settle sets it.
+its times from drop to result include that second or so, and a second figure leaves it out. --settle sets it. --precision bf16 lets ichd
+multiply in bfloat16, where the CPU has it, which is another comparison than that of equals.
 """
 
 import argparse
@@ -106,7 +107,7 @@ class Ichd(Contender):
         (folder / "daemon.yaml").write_text(
             f"inbox: {{ path: inbox, settle_ms: {args.settle}, after: keep, done_path: done, rejected_path: rejected }}\n"
             f"results: {{ path: results }}\nledger: {{ path: ledger.sqlite }}\nmodel: {{ path: {models}, name: {name} }}\n"
-            "device: cpu\n"
+            f"device: cpu\nprecision: {args.precision}\n"
         )
         self.again()
 
@@ -312,6 +313,7 @@ def main():
     parser.add_argument("--singles", type=int, default=60, help="dropped one by one")
     parser.add_argument("--rate", type=float, default=5.0, help="of the singles, a second")
     parser.add_argument("--settle", type=int, default=1000, help="ichd's inbox.settle_ms")
+    parser.add_argument("--precision", default="f32", help="of ichd alone; the Python daemons compute in f32")
     parser.add_argument("--side", type=int, default=512, help="pixels of a slice's side")
     parser.add_argument("--heads", type=pathlib.Path, help="folder of phantoms to use again")
     parser.add_argument("--growth", nargs="+", choices=["files", "bursts", "sides"], help="tables of growth instead")

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Networks on the CPU: ichd, PyTorch (channels-last), ONNX Runtime and OpenVINO (told to compute in f32), in turn on the same cores.
+With --bf16 scoring in bfloat16 instead: ichd, PyTorch (autocast) and OpenVINO, on a CPU that multiplies in it.
 
     pip install -r tools/requirements-peers.txt
     cargo bench --workspace --no-run
-    python tools/peer_networks.py [--threads 2] [--json FILE] [--onnx FOLDER] [NAME...]
+    python tools/peer_networks.py [--threads 2] [--bf16] [--json FILE] [--onnx FOLDER] [NAME...]
 
 Scoring of batches of 32 and 1 at the network's own side, and for the networks of --steps training steps (forward, backward,
 Adam; against PyTorch alone) of batches of 32 at 224 pixels, f32. Without names: mobilenet_v2. Exported networks are kept in
@@ -31,10 +32,10 @@ def batch_of(n, side):
     return torch.randn(n, 3, side, side).contiguous(memory_format=torch.channels_last)
 
 
-def pytorch(model, images):
+def pytorch(model, images, bf16):
     def forward():
-        with torch.inference_mode():
-            return model(images).numpy()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return model(images).float().numpy()
 
     return forward
 
@@ -57,12 +58,12 @@ def onnx_runtime(path, images, threads):
     return lambda: session.run(None, {"x": values})[0]
 
 
-def open_vino(path, images, threads):
+def open_vino(path, images, threads, bf16):
     core = openvino.Core()
     model = core.read_model(str(path))
     model.reshape(list(images.shape))
     # Left alone it takes bfloat16 where the CPU has it.
-    rules = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    rules = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
     request = core.compile_model(model, "CPU", rules).create_infer_request()
     values = images.contiguous().numpy()
     return lambda: request.infer({0: values}, share_inputs=True)[0]
@@ -91,13 +92,16 @@ def cases(args, name, folder):
         path = exported(model, name, folder)
     for n in args.batches:
         images = batch_of(n, SIDES.get(name, 224))
-        peers = {"PyTorch": pytorch(model, images), "ONNX Runtime": onnx_runtime(path, images, args.threads), "OpenVINO": open_vino(path, images, args.threads)}
+        peers = {"PyTorch": pytorch(model, images, args.bf16), "OpenVINO": open_vino(path, images, args.threads, args.bf16)}
+        if not args.bf16:
+            peers["ONNX Runtime"] = onnx_runtime(path, images, args.threads)
         results = {peer: run() for peer, run in peers.items()}
         off = max(abs(result - results["PyTorch"]).max() for result in results.values())
-        if off > 1e-2 * max(1.0, abs(results["PyTorch"]).max()):
+        # In bfloat16 nobody computes the same.
+        if not args.bf16 and off > 1e-2 * max(1.0, abs(results["PyTorch"]).max()):
             raise SystemExit(f"{name}: the peers do not compute the same, off by {off}")
-        yield "forward", n, peers
-    if name in args.steps:
+        yield "forward-bf16" if args.bf16 else "forward", n, peers
+    if name in args.steps and not args.bf16:
         yield "step", 32, {"PyTorch": training_step(model)}
 
 
@@ -116,6 +120,7 @@ def main():
     args.add_argument("names", nargs="*", default=["mobilenet_v2"])
     args.add_argument("--steps", nargs="*", default=["mobilenet_v2"])
     args.add_argument("--batches", nargs="*", type=int, default=[32, 1])
+    args.add_argument("--bf16", action="store_true")
     args.add_argument("--threads", type=int, default=os.cpu_count())
     args.add_argument("--turns", type=int, default=7)
     args.add_argument("--rounds", type=int, help="runs a turn; default 20 of single images and 3 of batches")

@@ -29,7 +29,8 @@ pub use layer::{Gathered, Uploaded};
 pub use ops::{CpuOps, DepthwiseOps};
 pub use resize::Taps;
 pub use scoring::{
-    Dense, Filter, Growing, Way, chain, conv2d_packed, join_channels, line, mean_of_pixels, pack, pool2d, scores_here,
+    Dense, Filter, Growing, Products, Way, chain, conv2d_packed, has_half_products, join_channels, line,
+    mean_of_pixels, pack, pool2d, scores_here,
 };
 pub use window::{
     Flip, KernelError, Ramp, Rect, SliceView, StoredPixels, Window, WindowPlan, ct_window, ct_window_vec, window_hu,

@@ -3,16 +3,18 @@
 //! precision) the callers use the tensor library's operations.
 
 use burn::backend::Flex;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use half::bf16;
 
 use crate::cpu::chain::Chain;
 use crate::cpu::depthwise::Strip;
 use crate::cpu::direct::{self, Before, Extras, Product};
 use crate::cpu::panels::Cut;
-use crate::cpu::pointwise::Pointwise;
+use crate::cpu::pointwise::{Panels, Pointwise};
+use crate::cpu::pool::Buffer;
 use crate::cpu::pools::{self, Pool};
-use crate::cpu::{conv, passes, tensors};
+use crate::cpu::{Real, bfloat, conv, passes, tensors};
 use crate::geometry::{Act, Plane};
 use crate::layer::{After, on_cpu};
 use crate::ops::typed;
@@ -48,12 +50,34 @@ pub enum Way {
     Scaled(Tensor<4>),
 }
 
+/// In what a CPU multiplies where it scores; sums and all else are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// In f32.
+    #[default]
+    Whole,
+    /// In bfloat16, but for the first layer, whose input are pictures. For processors of [`has_half_products`].
+    Half,
+}
+
+/// Whether this machine's processor multiplies in bfloat16 by itself (AVX512-BF16).
+pub fn has_half_products() -> bool {
+    bfloat::is_here()
+}
+
 /// A dense kernel `[outputs, inputs, height, width]` arranged as the CPU's convolution of this stride reads it. About as
-/// large as the kernel (outputs are filled up to a whole vector), or 16/9 of it where 3 x 3 kernels are transformed. The
-/// arrangement is this machine's and is never stored.
-pub fn pack(weight: Tensor<4>, stride: [usize; 2]) -> Tensor<1> {
+/// large as the kernel (outputs are filled up to a whole vector), or 16/9 of it where 3 x 3 kernels are transformed; half of
+/// that where products are taken in bfloat16, which the tensor's type tells. The arrangement is this machine's and is never
+/// stored.
+pub fn pack(weight: Tensor<4>, stride: [usize; 2], products: Products) -> Tensor<1> {
     let [outputs, inputs, down, across] = weight.dims();
     let weight = contiguous(weight.permute([0, 2, 3, 1]));
+    if products == Products::Half && bfloat::suits(inputs) {
+        let cut = bfloat::cut(outputs, inputs * down * across);
+        let packed = bfloat::pack(&cut, tensors::values(&weight));
+        let len = packed.len();
+        return Tensor::from_data(TensorData::new(packed, [len]), (&Device::flex(), DType::BF16));
+    }
     let packed = typed!(weight, T => {
         let cut = Cut::new::<T>(outputs, inputs * down * across);
         let packed = conv::pack::<T>(&cut, tensors::values(&weight), [down, across], stride);
@@ -90,30 +114,56 @@ pub fn conv2d_packed(
             vec![contiguous(factors.clone())]
         }
     };
+    if packed.dtype() == DType::BF16 {
+        let product = bfloat::Product {
+            shape,
+            input: tensors::source(&x),
+            before: before(&entry, &entry_tensors),
+            panels: bfloats(&packed),
+            extras: extras(&bias, &addend, after.act),
+        };
+        let mut out = Buffer::<f32>::new(shape.pixels() * outputs);
+        bfloat::run(&product, &mut out);
+        return Tensor::from_primitive::<Flex>(out.into_tensor([n, down, across, outputs]));
+    }
     let out = typed!(x, T => {
-        let before = match (&entry, entry_tensors.as_slice()) {
-            (Way::Line(_, act), [slope, level]) => {
-                Before::Line { slope: tensors::values(slope), level: tensors::values(level), act: *act }
-            }
-            (Way::Scaled(_), [factors]) => Before::Scale(tensors::values(factors)),
-            _ => Before::Nothing,
-        };
-        let extras = Extras {
-            bias: bias.as_ref().map(tensors::values),
-            addend: addend.as_ref().map(tensors::values),
-            act: after.act,
-        };
         let product = Product {
             shape,
             input: tensors::source::<T>(&x),
-            before,
+            before: before(&entry, &entry_tensors),
             cut: Cut::new::<T>(outputs, shape.patch()),
             panels: tensors::values(&packed),
-            extras,
+            extras: extras(&bias, &addend, after.act),
         };
         conv::packed(&product).into_tensor([n, down, across, outputs])
     });
     Tensor::from_primitive::<Flex>(out)
+}
+
+fn before<'a, T: Real>(entry: &Way, tensors: &'a [FlexTensor]) -> Before<'a, T> {
+    match (entry, tensors) {
+        (Way::Line(_, act), [slope, level]) => {
+            Before::Line { slope: tensors::values(slope), level: tensors::values(level), act: *act }
+        }
+        (Way::Scaled(_), [factors]) => Before::Scale(tensors::values(factors)),
+        _ => Before::Nothing,
+    }
+}
+
+fn extras<'a, T: Real>(bias: &'a Option<FlexTensor>, addend: &'a Option<FlexTensor>, act: Act) -> Extras<'a, T> {
+    Extras { bias: bias.as_ref().map(tensors::values), addend: addend.as_ref().map(tensors::values), act }
+}
+
+/// Weights for products in bfloat16.
+fn bfloats(packed: &FlexTensor) -> &[bf16] {
+    packed.as_slice().expect("weights in bfloat16")
+}
+
+fn panels<T: Real>(packed: &FlexTensor) -> Panels<'_, T> {
+    match packed.dtype() {
+        DType::BF16 => Panels::Half(bfloats(packed)),
+        _ => Panels::Whole(tensors::values(packed)),
+    }
 }
 
 /// A convolution with one tap over weights that [`pack`] made, with a bias and an activation.
@@ -171,8 +221,7 @@ pub fn chain(
             dims: [n, height, width, inputs],
             input: tensors::values(&x),
             expand: expand.as_ref().map(|(packed, bias, outputs, act)| {
-                let cut = Cut::new::<T>(*outputs, inputs);
-                Pointwise::new(cut, tensors::values(packed), Some(tensors::values(bias)), *act)
+                Pointwise::new([*outputs, inputs], panels(packed), Some(tensors::values(bias)), *act)
             }),
             rows: filter.plane.reads(0, height, down),
             filter: Strip::new(
@@ -184,8 +233,7 @@ pub fn chain(
                 filter.act,
             ),
             project: project.as_ref().map(|(packed, bias, outputs, act)| {
-                let cut = Cut::new::<T>(*outputs, channels);
-                Pointwise::new(cut, tensors::values(packed), Some(tensors::values(bias)), *act)
+                Pointwise::new([*outputs, channels], panels(packed), Some(tensors::values(bias)), *act)
             }),
             addend: addend.as_ref().map(tensors::values),
         };
@@ -272,7 +320,7 @@ impl Growing {
         assert!(channels <= most, "{channels} channels in the place of {most}");
         let x = images(x);
         let wide = typed!(x, T => {
-            let mut wide = crate::cpu::pool::Buffer::<T>::new(n * height * width * most);
+            let mut wide = Buffer::<T>::new(n * height * width * most);
             passes::place(tensors::source(&x), channels, &mut wide, most, 0);
             wide.into_tensor([n, height, width, most])
         });

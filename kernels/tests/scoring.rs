@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use ichd_kernels::{
-    Act, After, Dense, Filter, Growing, Plane, Pool, Way, activate, chain, conv2d, conv2d_packed, depthwise_conv2d,
-    join_channels, line, mean_of_pixels, pack, pool2d, shared_out,
+    Act, After, Dense, Filter, Growing, Plane, Pool, Products, Way, activate, chain, conv2d, conv2d_packed,
+    depthwise_conv2d, has_half_products, join_channels, line, mean_of_pixels, pack, pool2d, shared_out,
 };
 use proptest::prelude::*;
 use rayon::prelude::*;
@@ -59,7 +59,7 @@ fn any_case() -> impl Strategy<Value = Case> {
     )
 }
 
-fn check(case: &Case, dtype: DType, allowed: f64) -> Result<(), TestCaseError> {
+fn check(case: &Case, dtype: DType, products: Products, allowed: f64) -> Result<(), TestCaseError> {
     let Case { plane, dims: [n, height, width, inputs], outputs, act, .. } = *case;
     // The input as some of the channels of wider images.
     let wide = tensor([n, height, width, inputs + 2 * case.around], 1, dtype);
@@ -82,9 +82,13 @@ fn check(case: &Case, dtype: DType, allowed: f64) -> Result<(), TestCaseError> {
         }
         _ => (Way::Scaled(factors.clone()), x.clone() * factors),
     };
-    let found = conv2d_packed(x, way, pack(weight.clone(), plane.stride), outputs, plane, after());
+    let packed = pack(weight.clone(), plane.stride, products);
+    let rounds = products == Products::Half;
+    prop_assert_eq!(packed.dtype(), if rounds { DType::BF16 } else { dtype });
+    let found = conv2d_packed(x, way, packed, outputs, plane, after());
     // Without any of it, and in f64: the convolution that `layers.rs` holds against its definition.
-    let sums = conv2d(entered.cast(DType::F64), weight.cast(DType::F64), plane, After::nothing());
+    let exact = |x: Tensor<4>| if rounds { x.cast(DType::BF16).cast(DType::F64) } else { x.cast(DType::F64) };
+    let sums = conv2d(exact(entered), exact(weight), plane, After::nothing());
     let after = after();
     let expected = After {
         bias: after.bias.map(|bias| bias.cast(DType::F64)),
@@ -103,8 +107,20 @@ proptest! {
 
     #[test]
     fn packed_convolutions_are_convolutions(case in any_case()) {
-        check(&case, DType::F64, 1e-13)?;
-        check(&case, DType::F32, 2e-5)?;
+        check(&case, DType::F64, Products::Whole, 1e-13)?;
+        check(&case, DType::F32, Products::Whole, 2e-5)?;
+    }
+
+    /// Against the same with both factors rounded to bfloat16 and everything else in f64.
+    #[test]
+    fn products_in_bfloat16_are_those_of_rounded_factors(case in any_case()) {
+        if !has_half_products() {
+            return Ok(());
+        }
+        let [n, height, width, channels] = case.dims;
+        let case = Case { dims: [n, height, width, channels.next_multiple_of(2).max(8)], ..case };
+        // Behind a line, rounded once here and twice there, a value may fall on the other side of a rounding.
+        check(&case, DType::F32, Products::Half, if case.way == 1 { 2e-3 } else { 2e-5 })?;
     }
 
     #[test]
@@ -176,11 +192,11 @@ fn any_chain() -> impl Strategy<Value = ChainCase> {
 }
 
 /// All at once and layer by layer: the same to the last bit.
-fn check_chain(case: &ChainCase, threads: usize, dtype: DType) -> Result<(), TestCaseError> {
+fn check_chain(case: &ChainCase, threads: usize, dtype: DType, products: Products) -> Result<(), TestCaseError> {
     let ChainCase { plane, dims: [n, height, width, inputs], wide, outputs, acts, .. } = *case;
     let [down, across] = plane.output([height, width]).expect("it fits");
     let dense = |inputs: usize, outputs: usize, act: Act, seed: usize| Dense {
-        packed: pack(tensor([outputs, inputs, 1, 1], seed, dtype), [1, 1]),
+        packed: pack(tensor([outputs, inputs, 1, 1], seed, dtype), [1, 1], products),
         bias: tensor([outputs], seed + 1, dtype),
         outputs,
         act,
@@ -227,8 +243,10 @@ proptest! {
 
     #[test]
     fn chains_are_their_layers(case in any_chain(), threads in 1usize..4) {
-        check_chain(&case, threads, DType::F32)?;
-        check_chain(&case, threads, DType::F64)?;
+        check_chain(&case, threads, DType::F32, Products::Whole)?;
+        check_chain(&case, threads, DType::F64, Products::Whole)?;
+        // Where the processor has no such products, and for odd numbers of channels, the same as the first.
+        check_chain(&case, threads, DType::F32, Products::Half)?;
     }
 }
 
@@ -256,8 +274,9 @@ fn what_is_not_a_number_shows_in_every_place_of_a_tile() {
     let mut values = vec![0.5f32; 28 * 16];
     values[5 * 16 + 3] = f32::NAN;
     let x = Tensor::<4>::from_data(TensorData::new(values, [1, 2, 14, 16]), &Device::flex());
-    let packed = pack(tensor([32, 16, 1, 1], 1, DType::F32), [1, 1]);
-    for act in [Act::Relu, Act::Relu6] {
+    let packed = |products| pack(tensor([32, 16, 1, 1], 1, DType::F32), [1, 1], products);
+    for (act, products) in [(Act::Relu, Products::Whole), (Act::Relu6, Products::Whole), (Act::Relu, Products::Half)] {
+        let packed = packed(products);
         let after = After { bias: None, addend: None, act };
         let found = read(conv2d_packed(x.clone(), Way::AsItIs, packed.clone(), 32, Plane::square(1, 1), after));
         let wrong = found.iter().enumerate().filter(|(at, value)| value.is_nan() != (at / 32 == 5)).count();
@@ -274,12 +293,14 @@ fn results_do_not_depend_on_the_number_of_threads() {
     for (kernel, channels, outputs) in [(1, 512, 70), (3, 64, 100), (3, 20, 33), (7, 3, 64)] {
         let x = tensor([3, 19, 23, channels], 1, DType::F32);
         let weight = tensor([outputs, channels, kernel, kernel], 2, DType::F32);
-        let packed = pack(weight, [1, 1]);
+        let packed = [Products::Whole, Products::Half].map(|products| pack(weight.clone(), [1, 1], products));
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            let (x, packed) = (x.clone(), packed.clone());
             let plane = Plane::square(kernel, 1);
-            pool.install(|| read(conv2d_packed(x, Way::AsItIs, packed, outputs, plane, After::nothing())))
+            let run = |packed: &Tensor<1>| {
+                read(conv2d_packed(x.clone(), Way::AsItIs, packed.clone(), outputs, plane, After::nothing()))
+            };
+            pool.install(|| packed.each_ref().map(run))
         };
         let one = run(1);
         assert!(run(2) == one && run(7) == one, "{kernel} x {kernel} kernel");
@@ -289,10 +310,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn an_image_scores_the_same_alone_and_among_others() {
     let x = tensor([5, 9, 11, 64], 1, DType::F32);
-    let packed = pack(tensor([40, 64, 3, 3], 2, DType::F32), [1, 1]);
-    let run = |x| conv2d_packed(x, Way::AsItIs, packed.clone(), 40, Plane::square(3, 1), After::nothing());
-    let alone = run(x.clone().narrow(0, 3, 1));
-    assert_eq!(worst(run(x).narrow(0, 3, 1), alone), 0.0);
+    for products in [Products::Whole, Products::Half] {
+        let packed = pack(tensor([40, 64, 3, 3], 2, DType::F32), [1, 1], products);
+        let run = |x| conv2d_packed(x, Way::AsItIs, packed.clone(), 40, Plane::square(3, 1), After::nothing());
+        let alone = run(x.clone().narrow(0, 3, 1));
+        assert_eq!(worst(run(x.clone()).narrow(0, 3, 1), alone), 0.0);
+    }
 }
 
 #[test]
@@ -363,7 +386,7 @@ fn passes_do_what_the_library_does() {
         read(pool2d(x.clone(), plane, Pool::Maximum))[0].is_nan(),
         "what is not a number must not vanish in a pool"
     );
-    let packed = pack(tensor([1, 1, 1, 1], 1, DType::F64), [1, 1]);
+    let packed = pack(tensor([1, 1, 1, 1], 1, DType::F64), [1, 1], Products::Whole);
     let after = After { bias: None, addend: None, act: Act::Relu };
     let plane = Plane::square(1, 1);
     assert!(read(conv2d_packed(x, Way::AsItIs, packed, 1, plane, after))[1].is_nan(), "nor in an activation");

@@ -1,6 +1,6 @@
 //! Images a second of a backbone on the CPU: scoring and training steps. Run with
 //! `cargo bench --workspace --bench networks`, against PyTorch with `tools/peer_networks.py`, which passes
-//! `BACKBONE forward|step BATCH ROUNDS`.
+//! `BACKBONE forward|forward-bf16|step BATCH ROUNDS`.
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -47,7 +47,8 @@ fn measure(spec: &BackboneSpec, what: &str, n: usize, rounds: usize) {
         });
     } else {
         let images = images(n, spec.input_side);
-        let mut network = (spec.infer)(&device, Variant::default(), Precision::F32);
+        let precision = if what == "forward-bf16" { Precision::Bf16 } else { Precision::F32 };
+        let mut network = (spec.infer)(&device, Variant::default(), precision);
         network.load(&weights).expect("weights of the backbone's own shapes");
         rates(rounds, n, || {
             black_box(network.forward(images.clone()).into_data());

@@ -3,6 +3,11 @@
 //! Loops are written plainly over fixed blocks and compiled once for each vector width; [`pulp`] picks at run time.
 
 pub mod adam;
+#[cfg(target_arch = "x86_64")]
+pub mod bfloat;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_bfloat.rs"]
+pub mod bfloat;
 pub mod chain;
 pub mod conv;
 pub mod depthwise;

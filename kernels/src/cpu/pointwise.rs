@@ -3,27 +3,41 @@
 // A number of a register or a row stands for several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
+use half::bf16;
 use pulp::Simd;
 
 use super::direct::CLASH;
 use super::panels::Cut;
 use super::tile::{self, PIXELS, Tile};
-use super::{Curve, Real, Silu, wide};
+use super::{Curve, Real, Silu, bfloat, wide};
 use crate::geometry::Act;
+
+/// Packed weights.
+#[derive(Clone, Copy)]
+pub(crate) enum Panels<'a, T> {
+    /// As [`Cut::pack`] makes them.
+    Whole(&'a [T]),
+    /// As [`bfloat::pack`] does, for f32 alone.
+    Half(&'a [bf16]),
+}
 
 /// The convolution, ready to run.
 pub(crate) struct Pointwise<'a, T> {
     cut: Cut,
-    panels: &'a [T],
+    panels: Panels<'a, T>,
     /// With zeros up to a whole panel.
     bias: Vec<T>,
     act: Act,
 }
 
 impl<'a, T: Real> Pointwise<'a, T> {
-    /// With weights as [`Cut::pack`] makes them.
-    pub fn new(cut: Cut, panels: &'a [T], bias: Option<&[T]>, act: Act) -> Self {
-        assert_eq!(panels.len(), cut.len(), "packed weights");
+    /// With weights `[outputs, inputs]` and a bias.
+    pub fn new([outputs, inputs]: [usize; 2], panels: Panels<'a, T>, bias: Option<&[T]>, act: Act) -> Self {
+        let (cut, len) = match panels {
+            Panels::Whole(panels) => (Cut::new::<T>(outputs, inputs), panels.len()),
+            Panels::Half(panels) => (bfloat::cut(outputs, inputs), panels.len()),
+        };
+        assert_eq!(len, cut.len(), "packed weights");
         let mut filled = vec![T::ZERO; cut.filled()];
         if let Some(bias) = bias {
             filled[..cut.outputs].copy_from_slice(bias);
@@ -53,12 +67,22 @@ impl<'a, T: Real> Pointwise<'a, T> {
     pub unsafe fn run(&self, values: &[T], pitch: usize, out: *mut T, addend: Option<&[T]>) {
         let pixels = (values.len() + pitch - self.cut.patch) / pitch;
         assert!(pitch >= self.cut.patch && addend.is_none_or(|addend| addend.len() == pixels * self.cut.outputs));
-        wide(PointwiseRun { layer: self, values, pitch, pixels, out, addend });
+        match self.panels {
+            Panels::Whole(panels) => wide(PointwiseRun { layer: self, panels, values, pitch, pixels, out, addend }),
+            Panels::Half(panels) => {
+                assert!(size_of::<T>() == size_of::<f32>(), "products in bfloat16 of f32");
+                let (values, bias) = (bytemuck::cast_slice(values), bytemuck::cast_slice(&self.bias));
+                let addend = addend.map(bytemuck::cast_slice);
+                // SAFETY: the caller's promise.
+                unsafe { bfloat::pointwise(self.cut, panels, bias, self.act, (values, pitch), out.cast(), addend) };
+            }
+        }
     }
 }
 
 struct PointwiseRun<'a, T> {
     layer: &'a Pointwise<'a, T>,
+    panels: &'a [T],
     values: &'a [T],
     pitch: usize,
     pixels: usize,
@@ -71,7 +95,7 @@ impl<T: Real> pulp::WithSimd for PointwiseRun<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let PointwiseRun { layer: Pointwise { cut, panels, bias, act }, values, pitch, pixels, out, addend } = self;
+        let PointwiseRun { layer: Pointwise { cut, bias, act, .. }, panels, values, pitch, pixels, out, addend } = self;
         let outputs = cut.outputs;
         for panel in 0..cut.panels() {
             let (from, width) = cut.span(panel);

@@ -293,7 +293,8 @@ impl ConvUnit {
     fn set_kernel(&mut self, values: &[f32], place: &Place) {
         let kernel = place.kernel(values, self.spec.kernel_shape());
         if place.packs() && !self.spec.depthwise {
-            (self.weight, self.packed) = (None, Some(Param::from_tensor(pack(kernel, [self.spec.stride; 2]))));
+            (self.weight, self.packed) =
+                (None, Some(Param::from_tensor(pack(kernel, [self.spec.stride; 2], place.products))));
         } else {
             (self.weight, self.packed) = (Some(Param::from_tensor(kernel)), None);
         }

@@ -68,7 +68,7 @@ pub fn inference<N: Network>(
     variant: Variant,
     precision: Precision,
 ) -> Box<dyn Backbone> {
-    let place = Place { device: device.clone(), precision, folded: true };
+    let place = Place::of_scoring(device.clone(), precision);
     Box::new(Inference { network: N::new(device, variant), spec, variant, place })
 }
 

@@ -13,7 +13,7 @@ use crate::part::{Part, Place, values};
 /// Makes it.
 pub fn training<N: Network>(spec: &'static BackboneSpec, device: &Device, variant: Variant) -> Box<dyn Trainee> {
     let device = device.clone().autodiff();
-    let place = Place { device: device.clone(), precision: Precision::F32, folded: false };
+    let place = Place::of_learning(device.clone());
     Box::new(Training { network: N::new(&device, variant), spec, variant, place, adam: Adam::default() })
 }
 

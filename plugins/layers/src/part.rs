@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
-use ichd_kernels::on_cpu;
+use ichd_kernels::{Products, has_half_products, on_cpu};
 use ichd_plugin::spec::Precision;
 use ichd_plugin::weights::Entry;
 
@@ -119,9 +119,25 @@ pub(crate) struct Place {
     pub precision: Precision,
     /// For the form that scores: BatchNorms are folded, and kernels lie in memory as the kernels read them.
     pub folded: bool,
+    /// In what a CPU multiplies packed kernels.
+    pub products: Products,
 }
 
 impl Place {
+    /// For the form that scores. A CPU that multiplies in bfloat16 by itself does no more than that in half precision:
+    /// weights are rounded as they are packed, and everything else is f32.
+    pub fn of_scoring(device: Device, precision: Precision) -> Place {
+        let is_half = precision == Precision::Bf16 && on_cpu(&device) && has_half_products();
+        let (precision, products) =
+            if is_half { (Precision::F32, Products::Half) } else { (precision, Products::Whole) };
+        Place { device, precision, folded: true, products }
+    }
+
+    /// For the form that learns.
+    pub fn of_learning(device: Device) -> Place {
+        Place { device, precision: Precision::F32, folded: false, products: Products::Whole }
+    }
+
     /// Whether dense kernels are packed: where the CPU scores in whole precision.
     pub fn packs(&self) -> bool {
         self.folded && self.precision == Precision::F32 && on_cpu(&self.device)

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use ichd_kernels::{Transport, window_tensor};
+use ichd_kernels::{Transport, has_half_products, window_tensor};
 use ichd_plugin::backbone::Backbone;
 use ichd_plugin::label::N_LABELS;
 use ichd_plugin::spec::Precision;
@@ -43,11 +43,22 @@ pub(super) fn check(model: &Model, chosen: &Chosen) -> Result<Value, Fatal> {
     Ok(json!({
         "slices": slices.len(),
         "device": chosen.name,
-        "half_precision": if chosen.is_cpu() { "products in f32, every result rounded to the type" } else { "on the device" },
+        "half_precision": how(chosen),
         "load_and_fold_ms": load_ms,
         "unfolded": difference(model, &folded, &unfolded),
         "precision": precisions,
     }))
+}
+
+/// What half precision is on this device.
+fn how(chosen: &Chosen) -> &'static str {
+    match (chosen.is_cpu(), has_half_products()) {
+        (false, _) => "on the device",
+        (true, false) => "products in f32, every result rounded to the type",
+        (true, true) => {
+            "f16: products in f32, every result rounded to the type; bf16: factors of products rounded, as this processor serves it"
+        }
+    }
 }
 
 /// Slices of a synthetic head, as they come out of a file.
