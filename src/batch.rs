@@ -15,7 +15,7 @@ use crate::upstream::Upstream;
 /// Longest sleep without news: no event is missed by it, a clock that was set may be.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The thread.
+/// The thread. `next` is who takes the batches.
 ///
 /// # Errors
 /// None.
@@ -24,7 +24,7 @@ pub fn run(
     clock: &dyn Clock,
     works: &Receiver<Work>,
     upstream: &Upstream,
-    batches: &Sender<Batch>,
+    (batches, next): (&Sender<Batch>, Crew),
     profile: &Profile,
 ) -> Result<(), Fatal> {
     let mut is_open = true;
@@ -66,7 +66,7 @@ pub fn run(
                 profile.queue(Crew::Batch, held.len());
                 profile.add(Step::Gather, begun, clock.now(), works.len());
                 match batches.try_send(Batch::new(route, works)) {
-                    Ok(()) => profile.queue(Crew::Device, batches.len()),
+                    Ok(()) => profile.queue(next, batches.len()),
                     // Nobody else sends, so there is room; were there none, the batch would still not be lost.
                     Err(TrySendError::Full(batch)) => {
                         if batches.send(batch).is_err() {
@@ -108,7 +108,7 @@ mod tests {
         let watched = Arc::clone(&upstream);
         // The clock stands still: nothing leaves because it waited for long.
         let stage = thread::spawn(move || {
-            run(held, &ManualClock::default(), &for_batch, &watched, &to_device, &Profile::default())
+            run(held, &ManualClock::default(), &for_batch, &watched, (&to_device, Crew::Device), &Profile::default())
         });
         to_batch.send(work(0, 0)).unwrap();
         assert_eq!(for_device.recv_timeout(patience).unwrap().works.len(), 1);
@@ -137,7 +137,7 @@ mod tests {
         // Others are on their way, as behind a busy device.
         upstream.enter();
         let stage = thread::spawn(move || {
-            run(held, &SystemClock::new(), &for_batch, &upstream, &to_device, &Profile::default())
+            run(held, &SystemClock::new(), &for_batch, &upstream, (&to_device, Crew::Device), &Profile::default())
         });
         // The device is busy: one batch is prefetched, all but one place in the queues are taken, then the urgent one comes.
         to_batch.send(work(0, 0)).unwrap();

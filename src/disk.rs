@@ -193,14 +193,20 @@ impl<F: Files> Disk for F {
 
     fn prepare(&self, folder: &Path, contents: &[&[u8]]) -> io::Result<Vec<PathBuf>> {
         let mut prepared = Vec::with_capacity(contents.len());
-        for contents in contents.chunks(SYNCED_TOGETHER) {
-            prepared.extend(written(self, contents.iter().map(|bytes| Ok((folder, *bytes))))?);
-        }
-        let keep = |temporary: &mut Temporary<'_>| {
+        let keep = |mut temporary: Temporary<'_>| {
             temporary.is_kept = true;
             temporary.path.clone()
         };
-        Ok(prepared.iter_mut().map(keep).collect())
+        for contents in contents.chunks(SYNCED_TOGETHER) {
+            match written(self, contents.iter().map(|bytes| Ok((folder, *bytes)))) {
+                Ok(temporaries) => prepared.extend(temporaries.into_iter().map(keep)),
+                Err(error) => {
+                    prepared.iter().for_each(|path: &PathBuf| self.discard(path));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(prepared)
     }
 
     fn discard(&self, prepared: &Path) {

@@ -71,7 +71,8 @@ impl Scorer for Frugal {
     ) -> Result<EngineOutput, EngineError> {
         if slices.len() <= self.most.get() {
             match guarded(|| self.scorer.score_images(slices, images, clock)) {
-                Err(EngineError::Memory(cause)) => self.most.learn(slices.len(), cause)?,
+                // Made while another batch had the memory, perhaps; how much fits shows when nothing is brought along.
+                Err(EngineError::Memory(cause)) => tracing::debug!(cause, "Images did not fit and are made again."),
                 scored => return complete(scored?, slices.len()),
             }
         }
@@ -163,17 +164,18 @@ mod tests {
         }
     }
 
-    /// Has memory for so many images, and as many slices as come.
-    struct SmallForImages(usize);
+    /// Has memory for so many images that were made ahead, and for so many slices.
+    struct SmallForImages(usize, usize);
 
     impl Scorer for SmallForImages {
         fn score(&mut self, slices: &[&Slice], _: &dyn Clock) -> Result<EngineOutput, EngineError> {
+            assert!(slices.len() <= self.1, "out of device memory");
             let logits = vec![[1.0; 6]; slices.len()];
             Ok(EngineOutput { logits, window_time: Tick::ZERO, infer_time: Tick::ZERO })
         }
 
         fn uploader(&self) -> Option<Box<dyn Uploader>> {
-            Some(Box::new(SmallForImages(self.0)))
+            Some(Box::new(SmallForImages(self.0, self.1)))
         }
 
         fn score_images(&mut self, slices: &[&Slice], _: Images, _: &dyn Clock) -> Result<EngineOutput, EngineError> {
@@ -191,8 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn images_that_do_not_fit_are_made_again_in_pieces_and_no_more_ahead() {
-        let mut scorer = Frugal::new(Box::new(SmallForImages(3)));
+    fn images_that_do_not_fit_are_made_again_and_slices_that_do_not_are_brought_no_more() {
+        let mut scorer = Frugal::new(Box::new(SmallForImages(3, 5)));
         let mut uploader = scorer.uploader().unwrap();
         let (air, clock) = (blank(8), ManualClock::default());
         let mut go = |n: usize| {
@@ -200,9 +202,15 @@ mod tests {
             images.map(|images| scorer.score_images(&vec![&air; n], images, &clock).unwrap().logits)
         };
         assert_eq!(go(3).unwrap(), [[2.0; 6]; 3]);
-        assert_eq!(go(6).unwrap(), [[1.0; 6]; 6], "the images did not fit, the slices did");
-        assert!(matches!(go(6), Err(EngineError::Memory(_))), "it is not tried again");
+        for _ in 0..2 {
+            assert_eq!(go(5).unwrap(), [[1.0; 6]; 5], "the images did not fit, the slices do");
+        }
+        assert_eq!(go(8).unwrap(), [[1.0; 6]; 8], "the slices do in pieces");
+        assert!(matches!(go(5), Err(EngineError::Memory(_))), "they are not brought ahead again");
         assert_eq!(go(3).unwrap(), [[2.0; 6]; 3]);
+        let mut none = Frugal::new(Box::new(SmallForImages(0, 1)));
+        let images = none.uploader().unwrap().upload(&[&air], &clock).unwrap();
+        assert_eq!(none.score_images(&[&air], images, &clock).unwrap().logits, [[1.0; 6]], "a lone one as well");
     }
 
     #[test]

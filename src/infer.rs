@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
@@ -132,6 +133,8 @@ enum Tried {
     Scored(Scored),
     /// The device had no memory for it, not even in pieces.
     TooLarge(Batch),
+    /// It had none for a lone slice, but another batch has some there.
+    Crowded(Batch, EngineError),
 }
 
 /// What the thread needs.
@@ -148,6 +151,8 @@ pub struct Inference {
     pub at_hand: Arc<AtHand>,
     /// What was brought to the device ahead of its turn.
     pub ahead: Arc<AtHand>,
+    /// Tells who brings it that there is no room for it.
+    pub is_crowded: Arc<AtomicBool>,
     /// Who wants signs of life.
     pub supervisor: Arc<Supervisor>,
     /// Where the time goes.
@@ -166,12 +171,13 @@ impl Inference {
     pub fn run(mut self, batches: &Receiver<Batch>, record: &Sender<Arrival>) -> Result<(), Fatal> {
         loop {
             self.supervisor.alive();
+            let is_ready = self.ahead.has_kept();
             let batch = match batches.recv_timeout(self.supervisor.interval()) {
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            self.profile.waiting(Crew::Device, batches.len());
+            self.profile.waiting(Crew::Device, batches.len().max(usize::from(is_ready)));
             let mut pieces = VecDeque::from(pieces(batch));
             while let Some(piece) = pieces.pop_front() {
                 let scored = match self.score(piece)? {
@@ -179,6 +185,17 @@ impl Inference {
                     Tried::TooLarge(batch) => {
                         // Whose slice finds no memory alone is to blame, and nobody else.
                         singles(batch).into_iter().rev().for_each(|single| pieces.push_front(single));
+                        continue;
+                    }
+                    Tried::Crowded(single, error) => {
+                        // From now on nothing is brought ahead, and what was gives its memory back.
+                        self.is_crowded.store(true, Ordering::Relaxed);
+                        let Ok(Batch { route, works, .. }) = batches.recv_timeout(self.supervisor.interval()) else {
+                            blame(&self.ledger, &files_of(&single));
+                            return Err(fatal(&error));
+                        };
+                        pieces.extend(self::pieces(Batch::new(route, works)));
+                        pieces.push_front(single);
                         continue;
                     }
                 };
@@ -195,18 +212,17 @@ impl Inference {
 
     fn score(&mut self, batch: Batch) -> Result<Tried, Fatal> {
         let files = files_of(&batch);
-        let is_uploaded = !batch.images.is_empty();
         let busy = self.at_hand.begin(files.clone());
         let scored = self.fleet.score(batch, self.clock.as_ref());
         drop(busy);
         match scored {
             Ok(scored) => {
                 self.tally.scored(scored.works.len());
+                // Of what was brought ahead the windows were made, and counted, elsewhere.
+                let took = self.clock.now().saturating_sub(scored.begun_at);
                 let begun = scored.begun_at;
-                let windowed = if is_uploaded { begun } else { begun + scored.window_time };
-                if !is_uploaded {
-                    self.profile.add(Step::Window, begun, windowed, scored.works.len());
-                }
+                let windowed = begun + scored.window_time.min(took.saturating_sub(scored.infer_time));
+                self.profile.add(Step::Window, begun, windowed, scored.works.len());
                 self.profile.add(Step::Network, windowed, windowed + scored.infer_time, scored.works.len());
                 Ok(Tried::Scored(scored))
             }
@@ -215,6 +231,10 @@ impl Inference {
                 let slices = batch.works.len();
                 tracing::warn!(slices, cause, "The device has no memory for a slice of a batch; they go one by one.");
                 Ok(Tried::TooLarge(batch))
+            }
+            Err(Failed { batch, error }) if matches!(error, EngineError::Memory(_)) && self.ahead.has_kept() => {
+                tracing::warn!(%error, "There is no room for a slice beside the next batch; from now on none is brought ahead.");
+                Ok(Tried::Crowded(batch, error))
             }
             Err(Failed { error, .. }) => {
                 let mut files = files;
@@ -328,9 +348,18 @@ mod tests {
         }
     }
 
-    /// One batch of slices with these sides through the thread: how it ended, which sides were scored in which order, and
-    /// the attempts that count against each file, the last of them one that was brought ahead.
     fn run(device: impl Scorer + 'static, sides: &[usize]) -> (Result<(), Fatal>, Vec<usize>, Vec<u32>) {
+        run_with(device, Arc::default(), &[sides])
+    }
+
+    /// Batches of slices with these sides through the thread: how it ended, which sides were scored in which order, and
+    /// the attempts that count against each file, the last of them one that was brought ahead.
+    fn run_with(
+        device: impl Scorer + 'static,
+        is_crowded: Arc<AtomicBool>,
+        batches_of: &[&[usize]],
+    ) -> (Result<(), Fatal>, Vec<usize>, Vec<u32>) {
+        let sides = batches_of.concat();
         let folder = tempfile::tempdir().unwrap();
         let ledger = Arc::new(Ledger::open(&folder.path().join("ledger.sqlite")).unwrap());
         for number in 0..=sides.len() {
@@ -348,12 +377,15 @@ mod tests {
             ledger: Arc::clone(&ledger),
             at_hand: Arc::default(),
             ahead,
+            is_crowded,
             supervisor: Arc::new(Supervisor::none()),
             profile: Arc::default(),
         };
-        let works = sides.iter().enumerate().map(|(number, side)| work(number, *side)).collect();
-        let ((batches, for_device), (to_record, arrivals)) = (bounded(1), bounded(sides.len()));
-        batches.send(Batch::new(0, works)).unwrap();
+        let mut works = sides.iter().enumerate().map(|(number, side)| work(number, *side));
+        let ((batches, for_device), (to_record, arrivals)) = (bounded(batches_of.len()), bounded(sides.len()));
+        for batch in batches_of {
+            batches.send(Batch::new(0, works.by_ref().take(batch.len()).collect())).unwrap();
+        }
         drop(batches);
         let ended = inference.run(&for_device, &to_record);
         drop(to_record);
@@ -386,6 +418,28 @@ mod tests {
         let (ended, scored, attempts) = run(Small { side: 64, slices: 1 }, &[8, 16, 24, 32, 40]);
         ended.unwrap();
         assert_eq!((scored, attempts), (vec![8, 16, 24, 32, 40], vec![0; 6]));
+    }
+
+    /// A device that has memory for a slice if nothing else is there.
+    struct Narrow(Arc<AtomicBool>);
+
+    impl Scorer for Narrow {
+        fn score(&mut self, slices: &[&Slice], _: &dyn Clock) -> Result<EngineOutput, EngineError> {
+            if !self.0.load(Ordering::Relaxed) {
+                return Err(EngineError::of_device("out of device memory"));
+            }
+            let logits = slices.iter().map(|slice| [slice.rows as f32; 6]).collect();
+            Ok(EngineOutput { logits, window_time: Tick::ZERO, infer_time: Tick::ZERO })
+        }
+    }
+
+    #[test]
+    fn a_slice_that_has_no_room_beside_another_batch_takes_that_one_s_and_blames_nobody() {
+        let is_crowded: Arc<AtomicBool> = Arc::default();
+        let (ended, scored, attempts) =
+            run_with(Narrow(Arc::clone(&is_crowded)), is_crowded, &[&[8], &[16, 24], &[32]]);
+        ended.unwrap();
+        assert_eq!((scored, attempts), (vec![8, 16, 24, 32], vec![0; 5]));
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn stages(text: &mut String, crews: &[CrewReport]) {
     each("ichd_stage_busy_seconds_total", "counter", "Time that a stage's threads worked.", &busy);
     let help = "Time that a stage's threads waited for room in the next stage's queue.";
     each("ichd_stage_held_up_seconds_total", "counter", help, &|crew| crew.held_up_s);
-    let help = "What waits for a stage: files for admit and decode, slices for batch, batches for upload and device, messages for record.";
+    let help = "What waits for a stage: files for admit and decode, slices for batch, batches for device, messages for record.";
     each("ichd_stage_queue_length", "gauge", help, &|crew| crew.queue_now as f64);
     each("ichd_stage_queue_peak", "gauge", "The most that ever waited for a stage.", &|crew| crew.queue_most as f64);
     let done = crews

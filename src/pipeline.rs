@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use crate::limits::{
 use crate::model::Model;
 use crate::parcel::{Admitted, Arrival, Batch, Report, Sighting, Verdict, Work};
 use crate::patience::Patience;
-use crate::profile::{Profile, ProfileReport};
+use crate::profile::{Crew, Profile, ProfileReport};
 use crate::recalled::Recalled;
 use crate::record::Recorder;
 use crate::retention::{self, Retention};
@@ -140,7 +141,8 @@ impl Pipeline {
         let (to_batch, for_batch) = bounded::<Work>(BATCH_QUEUE);
         let uploaders = fleet.uploaders();
         // One batch is ahead of the device: in this queue, or in the hands of who brings it there.
-        let queue = if uploaders.is_empty() { DEVICE_QUEUE } else { 0 };
+        let (queue, next) = if uploaders.is_empty() { (DEVICE_QUEUE, Crew::Device) } else { (0, Crew::Upload) };
+        let is_crowded: Arc<AtomicBool> = Arc::default();
         let (to_device, for_device) = bounded::<Batch>(queue);
         let (to_record, for_record) = bounded::<Arrival>(RECORD_QUEUE);
         let (to_judge, for_judge) = bounded::<Verdict>(VERDICTS_QUEUE);
@@ -199,14 +201,15 @@ impl Pipeline {
         let (held, batch_clock) = (Scheduler::new(&config.batch, &urgent), Arc::clone(&clock));
         let gathering = Arc::clone(&profile);
         stages.push(stage::spawn("batch", &stop, move || {
-            batch::run(held, batch_clock.as_ref(), &for_batch, &upstream, &to_device, &gathering)
+            batch::run(held, batch_clock.as_ref(), &for_batch, &upstream, (&to_device, next), &gathering)
         })?);
         let for_device = if uploaders.is_empty() {
             for_device
         } else {
             let (routes, at_hand) = (Arc::clone(&routing.routes), Arc::clone(&upload_at_hand));
             let (clock, profile) = (Arc::clone(&clock), Arc::clone(&profile));
-            let upload = Upload { uploaders, routes, clock, at_hand, profile, is_behind_a_suspect: false };
+            let (is_crowded, is_behind_a_suspect) = (Arc::clone(&is_crowded), false);
+            let upload = Upload { uploaders, routes, clock, at_hand, profile, is_behind_a_suspect, is_crowded };
             let (uploaded, for_scoring) = bounded::<Batch>(queue);
             stages.push(stage::spawn("upload", &stop, move || upload.run(&for_device, &uploaded))?);
             for_scoring
@@ -218,6 +221,7 @@ impl Pipeline {
             ledger: Arc::clone(&ledger),
             at_hand: Arc::clone(&device_at_hand),
             ahead: Arc::clone(&upload_at_hand),
+            is_crowded,
             supervisor,
             profile: Arc::clone(&profile),
         };

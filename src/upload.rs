@@ -3,6 +3,7 @@
 //! is no such stage. Knows no file's content.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -30,6 +31,8 @@ pub struct Upload {
     pub profile: Arc<Profile>,
     /// The batch before may have ended the program before.
     pub is_behind_a_suspect: bool,
+    /// Whether there is no room on the device for more than what is scored.
+    pub is_crowded: Arc<AtomicBool>,
 }
 
 impl Upload {
@@ -47,6 +50,7 @@ impl Upload {
                 return Ok(());
             }
             self.at_hand.hand_over();
+            self.profile.queue(Crew::Device, 0);
             self.profile.held_up(Crew::Upload, begun, self.clock.now());
         }
         Ok(())
@@ -57,7 +61,8 @@ impl Upload {
     pub fn handle(&mut self, mut batch: Batch) -> Batch {
         // Who may have ended the program before is scored alone, and has the device for itself, too.
         let is_suspect = batch.works.iter().any(is_suspect);
-        if std::mem::replace(&mut self.is_behind_a_suspect, is_suspect) || is_suspect {
+        let is_behind_one = std::mem::replace(&mut self.is_behind_a_suspect, is_suspect);
+        if is_suspect || is_behind_one || self.is_crowded.load(Ordering::Relaxed) {
             return batch;
         }
         let begun = self.clock.now();
@@ -121,6 +126,7 @@ mod tests {
             at_hand: Arc::default(),
             profile: Arc::default(),
             is_behind_a_suspect: false,
+            is_crowded: Arc::default(),
         }
     }
 
@@ -156,7 +162,9 @@ mod tests {
         assert!(upload.handle(batch(&[0])).images.is_empty(), "that is when the suspect is scored");
         assert!(upload.profile.report(1).is_none(), "nothing was done");
         assert_eq!(n_images(&upload.handle(batch(&[0]))), [1, 1]);
-        assert_eq!(upload.at_hand.files().len(), 1);
+        assert!(upload.at_hand.has_kept());
+        upload.is_crowded.store(true, Ordering::Relaxed);
+        assert!(upload.handle(batch(&[0])).images.is_empty(), "there is no room");
     }
 
     #[test]

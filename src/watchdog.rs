@@ -2,7 +2,7 @@
 //! cannot be ended from within, so the process ends (exit code 75) and its supervisor starts it again.
 //!
 //! Who hung is on record before that: of a file that was being decoded the attempt is counted beforehand, files of the
-//! batch on the device are blamed now, and only those. At the next start they are scored alone; what hangs again and
+//! batches on the device are blamed now, the one that is scored and the one that was brought ahead, and only those. At the next start they are scored alone; what hangs again and
 //! again is refused as poison like any other file that ends the program (see `ledger`).
 
 use std::path::PathBuf;
@@ -47,6 +47,12 @@ impl AtHand {
     /// What the thread is busy with, or has kept.
     pub fn files(&self) -> Vec<PathBuf> {
         self.lock().files.clone()
+    }
+
+    /// Whether something is kept that was done.
+    pub fn has_kept(&self) -> bool {
+        let job = self.lock();
+        job.number.is_multiple_of(2) && !job.files.is_empty()
     }
 
     /// What was kept is somebody else's from now on.
@@ -183,7 +189,10 @@ impl Watchdog {
 
 /// Counts against files that the program ends because of a batch that they were in.
 pub fn blame(ledger: &Ledger, files: &[PathBuf]) {
-    let keys: Vec<String> = files.iter().map(|file| path_key(file)).collect();
+    let mut keys: Vec<String> = files.iter().map(|file| path_key(file)).collect();
+    // A file of many slices may be in the batch that was scored and in the one that was brought ahead.
+    keys.sort_unstable();
+    keys.dedup();
     if let Err(error) = ledger.blame(&keys) {
         tracing::error!(%error, "The ledger did not take the blame; nothing is lost, but the same may happen again.");
     }
@@ -251,6 +260,14 @@ mod tests {
         let hangs = watch(|_, decoders, _| std::mem::forget(decoders[1].begin(a())));
         assert_eq!(hangs, (vec![Exit::Stalled], 1));
         assert_eq!(watch(|_, _, stop| stop.wish()), (vec![Exit::Stalled], 1), "stopping takes too long");
+        for scored in ["b", "a"] {
+            let both = watch(|device, _, _| {
+                std::mem::forget(device[0].begin(vec![scored.into()]));
+                device[1].begin(a()).keep();
+            });
+            assert_eq!(both, (vec![Exit::Stalled], 2), "what was brought ahead is on the device, too, and counts once");
+        }
+        assert_eq!(watch(|device, _, _| device[1].begin(a()).keep()), (vec![], 1), "it only waits there");
         let is_done = watch(|device, decoders, _| {
             drop(device[0].begin(a()));
             drop(decoders[0].begin(a()));
@@ -295,10 +312,10 @@ mod tests {
         let busy = at_hand.begin(vec!["b".into()]);
         assert!(at_hand.number() > first);
         busy.keep();
-        assert_eq!((at_hand.number(), at_hand.files()), (None, vec!["b".into()]));
+        assert_eq!((at_hand.number(), at_hand.files(), at_hand.has_kept()), (None, vec!["b".into()], true));
         at_hand.hand_over();
-        assert!(at_hand.number().is_none() && at_hand.files().is_empty());
+        assert!(at_hand.number().is_none() && at_hand.files().is_empty() && !at_hand.has_kept());
         let _busy = at_hand.begin(vec!["c".into()]);
-        assert!(at_hand.number() > first);
+        assert!(at_hand.number() > first && !at_hand.has_kept());
     }
 }

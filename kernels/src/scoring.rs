@@ -56,7 +56,7 @@ pub enum Products {
     /// In f32.
     #[default]
     Whole,
-    /// In bfloat16, but for the first layer, whose input are pictures. For processors of [`has_half_products`].
+    /// In bfloat16, where there are channels enough, in pairs. For processors of [`has_half_products`].
     Half,
 }
 

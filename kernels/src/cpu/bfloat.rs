@@ -31,7 +31,7 @@ const PIXELS: usize = 14;
 const BLOCK_VALUES: usize = 192 * 1024;
 /// Parts of the work for each thread, where threads share a layer. Each rounds its own input.
 const PARTS: usize = 2;
-/// Channels from which on rounding pays. Fewer have pictures only, whose values deserve more digits.
+/// Channels from which on rounding pays; what has fewer, such as a squeeze, stays f32.
 const LEAST_CHANNELS: usize = 8;
 
 /// Whether this processor has the instructions.

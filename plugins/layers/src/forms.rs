@@ -56,7 +56,8 @@ pub(crate) fn load<N: Network>(
                 misshapen: Vec::new(),
             });
         }
-        layer.set(&entries, place);
+        let is_first = names.iter().any(|name| name.name == spec.first_conv);
+        layer.set(&entries, &if is_first { place.of_first_layer() } else { place.clone() });
     }
     Ok(())
 }

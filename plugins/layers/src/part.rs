@@ -133,6 +133,11 @@ impl Place {
         Place { device, precision, folded: true, products }
     }
 
+    /// The same for the first layer: pictures have more digits than bfloat16.
+    pub fn of_first_layer(&self) -> Place {
+        Place { products: Products::Whole, ..self.clone() }
+    }
+
     /// For the form that learns.
     pub fn of_learning(device: Device) -> Place {
         Place { device, precision: Precision::F32, folded: false, products: Products::Whole }
