@@ -12,11 +12,19 @@ use crate::slice::Slice;
 pub struct Frugal {
     scorer: Box<dyn Scorer>,
     most: Most,
+    /// Beside what is scored.
+    most_ahead: Most,
 }
 
 /// How many slices go together, as far as is known.
 #[derive(Clone)]
 struct Most(Arc<AtomicUsize>);
+
+impl Default for Most {
+    fn default() -> Self {
+        Most(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+}
 
 impl Most {
     fn get(&self) -> usize {
@@ -38,19 +46,19 @@ impl Most {
 impl Frugal {
     /// Around another scorer.
     pub fn new(scorer: Box<dyn Scorer>) -> Self {
-        Frugal { scorer, most: Most(Arc::new(AtomicUsize::new(usize::MAX))) }
+        Frugal { scorer, most: Most::default(), most_ahead: Most::default() }
     }
 }
 
 /// Brings no more than fits.
 struct FrugalUploader {
     uploader: Box<dyn Uploader>,
-    most: Most,
+    most: [Most; 2],
 }
 
 impl Uploader for FrugalUploader {
     fn upload(&mut self, slices: &[&Slice], clock: &dyn Clock) -> Result<Images, EngineError> {
-        if slices.len() > self.most.get() {
+        if self.most.iter().any(|most| slices.len() > most.get()) {
             return Err(EngineError::Memory("so many slices did not fit before".into()));
         }
         guarded(|| self.uploader.upload(slices, clock))
@@ -60,7 +68,7 @@ impl Uploader for FrugalUploader {
 impl Scorer for Frugal {
     fn uploader(&self) -> Option<Box<dyn Uploader>> {
         let uploader = self.scorer.uploader()?;
-        Some(Box::new(FrugalUploader { uploader, most: self.most.clone() }))
+        Some(Box::new(FrugalUploader { uploader, most: [self.most.clone(), self.most_ahead.clone()] }))
     }
 
     fn score_images(
@@ -71,8 +79,12 @@ impl Scorer for Frugal {
     ) -> Result<EngineOutput, EngineError> {
         if slices.len() <= self.most.get() {
             match guarded(|| self.scorer.score_images(slices, images, clock)) {
-                // Made while another batch had the memory, perhaps; how much fits shows when nothing is brought along.
-                Err(EngineError::Memory(cause)) => tracing::debug!(cause, "Images did not fit and are made again."),
+                // How many slices fit by themselves is another question, which shows below.
+                Err(EngineError::Memory(cause)) => {
+                    let (n_slices, most) = (slices.len(), slices.len() / 2);
+                    self.most_ahead.0.store(most, Ordering::Relaxed);
+                    tracing::warn!(slices = n_slices, most, %cause, "The device has no memory for so many slices beside the batch before; from now on fewer are brought ahead.");
+                }
                 scored => return complete(scored?, slices.len()),
             }
         }
@@ -202,12 +214,15 @@ mod tests {
             images.map(|images| scorer.score_images(&vec![&air; n], images, &clock).unwrap().logits)
         };
         assert_eq!(go(3).unwrap(), [[2.0; 6]; 3]);
-        for _ in 0..2 {
-            assert_eq!(go(5).unwrap(), [[1.0; 6]; 5], "the images did not fit, the slices do");
-        }
-        assert_eq!(go(8).unwrap(), [[1.0; 6]; 8], "the slices do in pieces");
+        assert_eq!(go(8).unwrap(), [[1.0; 6]; 8], "the images did not fit, the slices do in pieces");
         assert!(matches!(go(5), Err(EngineError::Memory(_))), "they are not brought ahead again");
         assert_eq!(go(3).unwrap(), [[2.0; 6]; 3]);
+        let mut beside = Frugal::new(Box::new(SmallForImages(3, 99)));
+        let (mut uploader, slices) = (beside.uploader().unwrap(), vec![&air; 6]);
+        let images = uploader.upload(&slices, &clock).unwrap();
+        assert_eq!(beside.score_images(&slices, images, &clock).unwrap().logits, [[1.0; 6]; 6]);
+        assert!(uploader.upload(&slices[..4], &clock).is_err(), "half of them may fit beside another batch");
+        assert!(uploader.upload(&slices[..3], &clock).is_ok() && beside.most.get() == usize::MAX);
         let mut none = Frugal::new(Box::new(SmallForImages(0, 1)));
         let images = none.uploader().unwrap().upload(&[&air], &clock).unwrap();
         assert_eq!(none.score_images(&[&air], images, &clock).unwrap().logits, [[1.0; 6]], "a lone one as well");

@@ -1,11 +1,13 @@
 //! record: outcomes become result files, then ledger rows, then the input's disposition. One thread, in this order,
 //! so that a crash between any two steps repeats work but changes nothing that was finished.
 
+mod content;
+mod studies;
+
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, never, select};
 use serde_json::Value;
@@ -25,10 +27,9 @@ use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Verdict, Work};
 use crate::patience::Patience;
 use crate::profile::{Crew, Profile, Step};
 use crate::reject::{RejectCode, Rejection};
-use crate::results::{SliceResult, Timings, log_line, millis, slice_path, study_path};
+use crate::results::{Timings, log_line, slice_path};
 use crate::roster::Route;
 use crate::shelf::{Ready, Shelf};
-use crate::study::{StudySlice, summary};
 use crate::tally::Tally;
 use crate::telemetry;
 
@@ -183,36 +184,6 @@ impl Recorder {
         self.release()
     }
 
-    /// Writes the results of files that have no verdict yet, all but their names. Where that cannot be they are written when
-    /// their time comes, and what stands in the way is told then.
-    fn make_ready(&mut self, scored: &Scored) {
-        let begun = self.clock.now();
-        let slices = scored.works.iter().zip(&scored.answers);
-        let early = slices.filter(|(work, answer)| answer.is_finite() && self.hold.waits(&work.origin));
-        let results: Vec<(&Work, Value, String)> = early
-            .take(self.shelf.room())
-            .map(|(work, answer)| {
-                let json = self.result(work, answer, self.timings(scored, work), None);
-                let text = text(&json);
-                (work, json, text)
-            })
-            .collect();
-        if results.is_empty() {
-            return;
-        }
-        let contents: Vec<&[u8]> = results.iter().map(|(.., text)| text.as_bytes()).collect();
-        let paths = match self.disk.prepare(&self.results.path, &contents) {
-            Ok(paths) => paths,
-            Err(error) => return tracing::debug!(%error, "Results could not be prepared."),
-        };
-        self.profile.add(Step::Results, begun, self.clock.now(), paths.len());
-        for ((work, json, text), prepared) in results.into_iter().zip(paths) {
-            let ready = Ready { json, text, prepared };
-            let before = self.shelf.put(work.origin.ticket, slice_path(&work.slice), ready);
-            before.iter().for_each(|before| self.disk.discard(&before.prepared));
-        }
-    }
-
     fn release(&mut self) -> Result<(), Fatal> {
         let disk = Arc::clone(&self.disk);
         let free = self.hold.release(&|origin, reading| is_same(disk.as_ref(), origin, reading));
@@ -259,26 +230,6 @@ impl Recorder {
             self.place(work, answer, self.timings(&scored, work), None, entry)?;
         }
         Ok(())
-    }
-
-    fn timings(&self, scored: &Scored, work: &Work) -> Timings {
-        let n_slices = scored.works.len().max(1) as u32;
-        Timings {
-            wait: millis(scored.begun_at.saturating_sub(work.decoded_at)),
-            window: millis(scored.window_time / n_slices),
-            infer: millis(scored.infer_time / n_slices),
-            batch_slices: scored.works.len(),
-            ..self.timings_of_file(work)
-        }
-    }
-
-    fn timings_of_file(&self, work: &Work) -> Timings {
-        Timings {
-            read: millis(work.origin.read_time),
-            decode: millis(work.origin.decode_time),
-            admitted_to_result: millis(self.clock.now().saturating_sub(work.origin.admitted_at)),
-            ..Timings::default()
-        }
     }
 
     fn known(&mut self, work: &Work, record: &SliceRecord, entry: &mut Entry) -> Result<(), Fatal> {
@@ -337,7 +288,7 @@ impl Recorder {
                     Some(Ready { json, text, prepared }) => (json, text, Some(prepared)),
                     None => {
                         let json = self.result(work, answer, timings, duplicate_of);
-                        let text = text(&json);
+                        let text = content::text(&json);
                         (json, text, None)
                     }
                 };
@@ -350,12 +301,6 @@ impl Recorder {
         let part = if is_new_work { Part::Fresh(record) } else { Part::Known(record) };
         self.settle(&work.origin, part, entry);
         Ok(())
-    }
-
-    fn result(&self, work: &Work, answer: &Answer, timings: Timings, duplicate_of: Option<String>) -> Value {
-        let created = rfc3339(self.clock.wall());
-        let (Route { name: route, ensemble: scorer, .. }, device) = (&self.routes[work.route], &self.device);
-        SliceResult { work, answer, route, scorer, device, timings, duplicate_of, created }.to_json()
     }
 
     /// Finds out what lies at the place of a result.
@@ -529,53 +474,6 @@ impl Recorder {
         }
         self.append_log(&seqs, &results)
     }
-
-    fn quiet(&self) -> Duration {
-        Duration::from_secs(self.results.study_quiet_secs)
-    }
-
-    /// How long until `write_quiet_studies` may have something to do.
-    pub fn until_next_study(&self) -> Duration {
-        let now = self.clock.now();
-        let waits = self.studies.values().map(|since| (*since + self.quiet()).saturating_sub(now));
-        waits.min().unwrap_or(Duration::from_secs(3600)).max(Duration::from_millis(1))
-    }
-
-    /// Sums up the studies that had no news for long enough, or all that had any.
-    ///
-    /// # Errors
-    /// A summary or the ledger could not be written in several tries.
-    pub fn write_quiet_studies(&mut self, all: bool) -> Result<(), Fatal> {
-        let (now, quiet) = (self.clock.now(), self.quiet());
-        let due = |since: &Tick| all || *since + quiet <= now;
-        let mut studies: Vec<String> =
-            self.studies.iter().filter(|(_, since)| due(since)).map(|(s, _)| s.clone()).collect();
-        studies.sort();
-        for study in studies {
-            self.write_study(&study)?;
-            self.studies.remove(&study);
-        }
-        Ok(())
-    }
-
-    fn write_study(&self, study: &str) -> Result<(), Fatal> {
-        let records = self.patience.insist("reading the ledger", || self.ledger.slices_of_study(study))?;
-        let mut slices = Vec::new();
-        for record in &records {
-            let result = self.read_result(&self.results.path.join(&record.result))?;
-            slices.extend(result.and_then(|result| StudySlice::from_result(&result)));
-        }
-        let revision = self.patience.insist("reading the ledger", || self.ledger.revision(study))? + 1;
-        let created = rfc3339(self.clock.wall());
-        let n_slices = slices.len();
-        let json = summary(study, slices, self.results.smoothing, revision, &created);
-        let path = self.results.path.join(study_path(study));
-        let text = format!("{json:#}\n");
-        self.patience.insist("writing a study's summary", || self.disk.write_whole(&path, text.as_bytes()))?;
-        self.patience.insist("writing the ledger", || self.ledger.study_written(study, revision))?;
-        tracing::info!(study = %path.parent().unwrap_or(&path).display(), slices = n_slices, revision, "A study is summed up.");
-        Ok(())
-    }
 }
 
 /// Whether a file that has settled by now is what was read before. Its content is looked at, not only its size and time:
@@ -592,11 +490,6 @@ fn is_same(disk: &dyn Disk, origin: &Origin, reading: Reading) -> bool {
             Err(_) => reading == Reading::Failed,
         },
     }
-}
-
-/// A result as its file holds it.
-fn text(result: &Value) -> String {
-    format!("{result:#}\n")
 }
 
 /// What became of one slice.

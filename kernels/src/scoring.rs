@@ -51,10 +51,9 @@ pub enum Way {
 }
 
 /// In what a CPU multiplies where it scores; sums and all else are f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
     /// In f32.
-    #[default]
     Whole,
     /// In bfloat16, where there are channels enough, in pairs. For processors of [`has_half_products`].
     Half,
@@ -115,10 +114,11 @@ pub fn conv2d_packed(
         }
     };
     if packed.dtype() == DType::BF16 {
-        let product = bfloat::Product {
+        let product = Product {
             shape,
             input: tensors::source(&x),
             before: before(&entry, &entry_tensors),
+            cut: bfloat::cut(outputs, shape.patch()),
             panels: bfloats(&packed),
             extras: extras(&bias, &addend, after.act),
         };

@@ -1,6 +1,7 @@
 //! What the CPU does for networks that score, against the same written with the operations that every device has, and
 //! against plain definitions.
 
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
@@ -29,6 +30,8 @@ fn worst<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f64 {
     // What is no number is worse than every number.
     differences.fold(0.0, |most, one| if one <= most { most } else { one })
 }
+
+static SKIPPED: Once = Once::new();
 
 /// A convolution of random shape, with everything that can come before and after it.
 #[derive(Clone, Debug)]
@@ -117,6 +120,7 @@ proptest! {
     #[test]
     fn products_in_bfloat16_are_those_of_rounded_factors(case in any_case()) {
         if !has_half_products() {
+            SKIPPED.call_once(|| eprintln!("skipped: this processor has no AVX512-BF16"));
             return Ok(());
         }
         let [n, height, width, channels] = case.dims;

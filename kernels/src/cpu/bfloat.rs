@@ -15,7 +15,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::conv::Shape;
-use super::direct::{Before, CLASH, Extras, Source, Target, has_one_tap};
+use super::direct::{Before, CLASH, Product, Source, Target, has_one_tap};
 use super::panels::Cut;
 use super::threads::each;
 use super::{Curve, Silu, alone, clamp};
@@ -69,33 +69,19 @@ pub(crate) fn pack(cut: &Cut, weight: &[f32]) -> Vec<bf16> {
     panels
 }
 
-/// A convolution to be computed.
-pub(crate) struct Product<'a> {
-    pub shape: Shape,
-    pub input: Source<'a, f32>,
-    pub before: Before<'a, f32>,
-    /// Weights as [`pack`] makes them.
-    pub panels: &'a [bf16],
-    pub extras: Extras<'a, f32>,
-}
-
 /// Weights, and what is done to the sums.
 struct Layer<'a> {
     cut: Cut,
     panels: &'a [bf16],
     /// With zeros up to a whole panel.
-    bias: Vec<f32>,
+    bias: &'a [f32],
     act: Act,
 }
 
 impl<'a> Layer<'a> {
-    fn new(cut: Cut, panels: &'a [bf16], bias: Option<&[f32]>, act: Act) -> Self {
-        assert_eq!(panels.len(), cut.len(), "packed weights");
-        let mut filled = vec![0.0; cut.filled()];
-        if let Some(bias) = bias {
-            filled[..cut.outputs].copy_from_slice(bias);
-        }
-        Layer { cut, panels, bias: filled, act }
+    fn new(cut: Cut, panels: &'a [bf16], bias: &'a [f32], act: Act) -> Self {
+        assert_eq!((panels.len(), bias.len()), (cut.len(), cut.filled()), "packed weights");
+        Layer { cut, panels, bias, act }
     }
 }
 
@@ -137,8 +123,8 @@ struct Block {
 }
 
 /// Computes a convolution into `out`: pixel `p` begins at `p * outputs`.
-pub(crate) fn run(product: &Product<'_>, out: &mut [f32]) {
-    let Product { shape, input, before, panels, extras } = product;
+pub(crate) fn run(product: &Product<'_, f32, bf16>, out: &mut [f32]) {
+    let Product { shape, input, before, cut, panels, extras } = product;
     let (pixels, outputs, channels) = (shape.pixels(), shape.outputs, shape.input[3]);
     assert!(is_here() && channels.is_multiple_of(2), "products in bfloat16");
     if pixels == 0 || outputs == 0 {
@@ -148,8 +134,12 @@ pub(crate) fn run(product: &Product<'_>, out: &mut [f32]) {
     assert!(extras.addend.is_none_or(|addend| addend.len() == out.len()), "addend of a convolution");
     let last = shape.input[..3].iter().product::<usize>() - 1;
     assert!(input.values.len() >= last * input.pitch + channels && input.pitch >= channels, "input of a convolution");
-    let layer = Layer::new(cut(outputs, shape.patch()), panels, extras.bias, extras.act);
-    let parts = Parts::new(shape);
+    let mut bias = vec![0.0; cut.filled()];
+    if let Some(values) = extras.bias {
+        bias[..outputs].copy_from_slice(values);
+    }
+    let layer = Layer::new(*cut, panels, &bias, extras.act);
+    let parts = Parts::new(shape, cut);
     let target = Target(out.as_mut_ptr());
     each(parts.count(), |at| {
         let (rows, panels) = parts.part(at, layer.cut.panels());
@@ -168,7 +158,7 @@ pub(crate) fn run(product: &Product<'_>, out: &mut [f32]) {
 }
 
 /// A convolution with one tap: the pixels in `values`, which lie `pitch` apart, to results side by side; `addend` is added
-/// before the activation.
+/// before the activation. `bias` has zeros up to a whole panel.
 ///
 /// # Safety
 /// `out` has room for as many pixels, and nobody else uses it meanwhile.
@@ -185,7 +175,7 @@ pub(crate) unsafe fn pointwise(
     let pixels = (values.len() + pitch - channels) / pitch;
     assert!(is_here() && channels.is_multiple_of(2) && pitch >= channels, "products in bfloat16");
     assert!(addend.is_none_or(|addend| addend.len() == pixels * cut.outputs), "addend of a convolution");
-    let layer = Layer::new(cut, panels, Some(&bias[..cut.outputs]), act);
+    let layer = Layer::new(cut, panels, bias, act);
     let step = spread(channels);
     let block = Block { runs: 1, run: channels, step: 0, pixel: step, row: 0, across: pixels.max(1) };
     with_rounded(pixels * step, |rounded| {
@@ -221,7 +211,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(shape: &Shape) -> Self {
+    fn new(shape: &Shape, cut: &Cut) -> Self {
         let [images, _, _, channels] = shape.input;
         let [down, across] = shape.size_out();
         let has_one_tap = has_one_tap(&shape.plane);
@@ -243,8 +233,7 @@ impl Parts {
         let block = down.div_ceil(per_image).next_multiple_of(unit).min(down);
         let per_image = down.div_ceil(block);
         let blocks = per_image * images;
-        let panels = cut(shape.outputs, shape.patch()).panels();
-        let groups = wanted.div_ceil(blocks).min(panels);
+        let groups = wanted.div_ceil(blocks).min(cut.panels());
         Parts { has_one_tap, shape: *shape, rows: images * down, across, down, block, per_image, blocks, groups }
     }
 

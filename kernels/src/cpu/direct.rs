@@ -52,14 +52,14 @@ pub(crate) struct Extras<'a, T> {
     pub act: Act,
 }
 
-/// A convolution to be computed.
-pub(crate) struct Product<'a, T> {
+/// A convolution to be computed over weights of type `W`.
+pub(crate) struct Product<'a, T, W = T> {
     pub shape: Shape,
     pub input: Source<'a, T>,
     pub before: Before<'a, T>,
     pub cut: Cut,
-    /// Weights as [`Cut::pack`] makes them.
-    pub panels: &'a [T],
+    /// Weights as [`Cut::pack`] makes them, or [`super::bfloat::pack`].
+    pub panels: &'a [W],
     pub extras: Extras<'a, T>,
 }
 

@@ -2,18 +2,9 @@
 
 use half::bf16;
 
-use super::conv::Shape;
-use super::direct::{Before, Extras, Source};
+use super::direct::Product;
 use super::panels::Cut;
 use crate::geometry::Act;
-
-pub(crate) struct Product<'a> {
-    pub shape: Shape,
-    pub input: Source<'a, f32>,
-    pub before: Before<'a, f32>,
-    pub panels: &'a [bf16],
-    pub extras: Extras<'a, f32>,
-}
 
 pub(crate) fn is_here() -> bool {
     false
@@ -31,7 +22,7 @@ pub(crate) fn pack(_: &Cut, _: &[f32]) -> Vec<bf16> {
     unreachable!("`suits` said so")
 }
 
-pub(crate) fn run(_: &Product<'_>, _: &mut [f32]) {
+pub(crate) fn run(_: &Product<'_, f32, bf16>, _: &mut [f32]) {
     unreachable!("`suits` said so")
 }
 
