@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes fuzz/seeds anew: small, valid inputs for every fuzz target, made from the files in tests/data/dicom and from
-daemon.yaml. Standard library only. Run by `tools/fuzz.sh seeds`."""
+"""Writes fuzz/seeds anew: small, valid inputs for every fuzz target, made from the files in tests/data/dicom and
+tests/data/jpeg2000 and from daemon.yaml. Standard library only. Run by `tools/fuzz.sh seeds`."""
 
 import json
 import pathlib
@@ -80,6 +80,15 @@ def dicom():
     write("inflate", "empty_picture", squeeze.compress(bytes(1 << 16)) + squeeze.flush())
 
 
+def jpeg2000():
+    """Those of all styles and orders that fit into what the target reads, 64 x 64."""
+    for line in (ROOT / "tests/data/jpeg2000/cases.csv").read_text().splitlines():
+        name, rows, columns, *_ = line.split(",")
+        if int(rows) <= 64 and int(columns) <= 64:
+            stream = (ROOT / f"tests/data/jpeg2000/{name}.j2k").read_bytes()
+            write("jpeg2000", name, bytes([int(rows) - 1, int(columns) - 1, 0]) + stream)
+
+
 def config():
     text = (ROOT / "daemon.yaml").read_text()
     write("config", "shipped", text.encode())
@@ -138,6 +147,7 @@ def weights():
 
 shutil.rmtree(SEEDS, ignore_errors=True)
 dicom()
+jpeg2000()
 config()
 weights()
 print(sum(path.stat().st_size for path in SEEDS.rglob("*") if path.is_file()), "bytes of seeds")

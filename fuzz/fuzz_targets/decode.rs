@@ -2,10 +2,10 @@
 #![no_main]
 
 use ichd_fuzz::dicom::{EXPANSION_FREE_BYTES, decode, read_facts, survey};
-use ichd_fuzz::{bounded, let_foreign_decoder_panic, rules};
+use ichd_fuzz::{bounded, rules};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(init: let_foreign_decoder_panic(), |input: &[u8]| {
+fuzz_target!(|input: &[u8]| {
     let rules = rules();
     match bounded(input.len(), 200, 2 * EXPANSION_FREE_BYTES as usize, || decode(input, &rules)) {
         Ok(slices) => {

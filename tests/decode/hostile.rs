@@ -112,6 +112,54 @@ fn empty_j2k(side: u16, block: u8, n_padding: usize) -> Vec<u8> {
     file
 }
 
+/// A codestream whose code-blocks have all the passes that there can be, in no bytes: the most work for the fewest of them.
+fn passes_j2k(side: u16) -> Vec<u8> {
+    let mut file = empty_j2k(side, 4, 0);
+    let stream = file.windows(4).position(|window| window == b"\xFF\x4F\xFF\x51").unwrap();
+    let at = |file: &[u8], marker: u8| {
+        stream + file[stream..].windows(2).position(|window| window == [0xFF, marker]).unwrap()
+    };
+    // No decompositions; 30 bit planes.
+    let (style, steps) = (at(&file, 0x52), at(&file, 0x5C));
+    file[style + 9] = 0;
+    file[steps + 5] = 29 << 3;
+    let n_blocks = usize::from(side).div_ceil(64);
+    let (mut bytes, mut left) = (vec![0u8], 8);
+    let mut write = |value: u32, n: u32| {
+        for bit in (0..n).rev() {
+            if left == 0 {
+                left = if bytes.last() == Some(&0xFF) { 7 } else { 8 };
+                bytes.push(0);
+            }
+            left -= 1;
+            *bytes.last_mut().unwrap() |= ((value >> bit & 1) as u8) << left;
+        }
+    };
+    write(1, 1);
+    for block in 0..n_blocks * n_blocks {
+        let (x, y) = (block % n_blocks, block / n_blocks);
+        // A one for each node of the two trees that is new: its corner is this block.
+        let is_new = |level: &u32| (x >> level) << level == x && (y >> level) << level == y;
+        let n_new = (0..=n_blocks.next_power_of_two().ilog2()).filter(is_new).count() as u32;
+        write(u32::MAX >> (32 - 2 * n_new), 2 * n_new);
+        // 88 passes, the usual bits of a length, of no bytes.
+        write(0x1FF << 7 | (88 - 37), 16);
+        write(0, 1 + 3 + 6);
+    }
+    let (tile, data) = (at(&file, 0x90), at(&file, 0x93) + 2);
+    let end = file[data..].windows(2).position(|window| window == [0xFF, 0xD9]).unwrap() + data;
+    let length = (data + bytes.len() - tile) as u32;
+    let n_odd = bytes.len() % 2;
+    file.splice(data..end, bytes);
+    file[tile + 6..tile + 10].copy_from_slice(&length.to_be_bytes());
+    // One fragment, of an even length.
+    let end = file.len() - 8;
+    file.splice(end..end, vec![0; usize::from(n_odd != N_PACKETS % 2)]);
+    let length = (file.len() - 8 - stream) as u32;
+    file[stream - 4..stream].copy_from_slice(&length.to_le_bytes());
+    file
+}
+
 /// A JPEG or JPEG-LS codestream that agrees.
 fn giant_jpeg(name: &str, frame: u8, side: u16) -> Vec<u8> {
     let mut giant = giant_picture(name, side);
@@ -251,6 +299,7 @@ fn empty_pictures_are_taken_and_giants_of_nothing_are_not() {
     assert_eq!(code(&giant_j2k(4096)), Some(RejectCode::TooLarge));
     assert_eq!(code(&empty_j2k(1400, 4, 0)), None);
     assert_eq!(code(&empty_j2k(4096, 4, 0)), Some(RejectCode::TooLarge));
+    assert_eq!(code(&passes_j2k(130)), None);
 }
 
 /// Files that ask for much, by name.
@@ -270,6 +319,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("small blocks", empty_j2k(1400, 2, 0)),
         ("small blocks and padding", empty_j2k(4096, 2, 300_000)),
         ("smallest blocks", empty_j2k(1400, 0, 0)),
+        ("passes of no bytes", passes_j2k(1400)),
         ("items, too many", item_flood(4_000_000)),
         ("items", item_flood(499_000)),
         ("fragments", fragment_flood()),
