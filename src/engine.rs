@@ -53,7 +53,7 @@ pub trait Uploader: Send {
 /// Images of a batch on a device.
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// `[n, channels, side, side]` in channels-last memory.
+    /// `[n, channels, side, side]` in channels-last memory; `n` may be larger than the batch, with nothing in the last ones.
     pub tensor: Tensor<4>,
     /// What it took to make them, as far as the host had to wait.
     pub window_time: Tick,
@@ -74,6 +74,8 @@ struct Windower {
     /// In which the images are made.
     dtype: FloatDType,
     is_cpu: bool,
+    /// Sizes of batches that the device is ready for, smallest first.
+    sizes: Vec<usize>,
 }
 
 /// The device or the model failed.
@@ -138,12 +140,19 @@ impl Engine {
             plan: Arc::new(plan),
             dtype,
             is_cpu: chosen.is_cpu(),
+            sizes: Vec::new(),
         };
         Ok(Engine { backbone, windower })
     }
-}
 
-impl Engine {
+    /// The same for batches of these sizes: others are filled up with empty images to the next of them, so that the device
+    /// meets no size for which it would have to choose or compile kernels. Those that are larger than all go as they are.
+    pub fn for_sizes(mut self, sizes: &[usize]) -> Engine {
+        self.windower.sizes = sizes.to_vec();
+        self.windower.sizes.sort_unstable();
+        self
+    }
+
     /// Who makes images ahead on this device, whether it gains anything there or not.
     pub fn any_uploader(&self) -> Box<dyn Uploader> {
         Box::new(self.windower.clone())
@@ -155,8 +164,22 @@ impl Windower {
         let begun = clock.now();
         let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
         let images = window_tensor(&self.plan, &views, &self.device, self.dtype, self.transport);
-        let images = images.map_err(|error| EngineError::Window(error.to_string()))?;
+        let images = self.filled_up(images.map_err(|error| EngineError::Window(error.to_string()))?);
         Ok(Images { tensor: images.permute([0, 3, 1, 2]), window_time: clock.now().saturating_sub(begun) })
+    }
+}
+
+impl Windower {
+    /// See [`Engine::for_sizes`].
+    fn filled_up(&self, images: Tensor<4>) -> Tensor<4> {
+        let [n, rows, columns, channels] = images.dims();
+        match self.sizes.iter().find(|size| **size >= n) {
+            Some(size) if *size > n => {
+                let options = (&self.device, DType::from(self.dtype));
+                Tensor::cat(vec![images, Tensor::zeros([size - n, rows, columns, channels], options)], 0)
+            }
+            _ => images,
+        }
     }
 }
 
@@ -186,6 +209,7 @@ impl Scorer for Engine {
         clock: &dyn Clock,
     ) -> Result<EngineOutput, EngineError> {
         let Images { tensor, window_time } = images;
+        let [n_images, ..] = tensor.dims();
         let begun = clock.now();
         let logits = self.backbone.forward(tensor);
         let values = logits
@@ -194,10 +218,14 @@ impl Scorer for Engine {
             .try_to_vec::<f32>()
             .map_err(|error| EngineError::of_device(&format!("{error:?}")))?;
         let (rows, rest) = values.as_chunks::<N_LABELS>();
-        if rows.len() != slices.len() || !rest.is_empty() {
+        if rows.len() != n_images || n_images < slices.len() || !rest.is_empty() {
             return Err(EngineError::Device(format!("{} logits for {} slices", values.len(), slices.len())));
         }
-        Ok(EngineOutput { logits: rows.to_vec(), window_time, infer_time: clock.now().saturating_sub(begun) })
+        Ok(EngineOutput {
+            logits: rows[..slices.len()].to_vec(),
+            window_time,
+            infer_time: clock.now().saturating_sub(begun),
+        })
     }
 }
 
@@ -281,6 +309,11 @@ mod tests {
         let here = engine.score(&slices, &clock).unwrap();
         assert_eq!(ahead.logits, here.logits);
         assert!(ahead.logits[0] != ahead.logits[1] && ahead.window_time > Tick::ZERO);
+        // The same slices in a batch that is filled up, and one that is larger than all sizes.
+        let mut padded = Engine::new(&roster.models[0], &chosen).unwrap().for_sizes(&[2, 4, 1]);
+        let dims = |n: usize| padded.windower.window(&vec![slices[0]; n], &clock).unwrap().tensor.dims()[0];
+        assert_eq!([dims(1), dims(2), dims(3), dims(4), dims(5)], [1, 2, 4, 4, 5]);
+        assert_eq!(padded.score(&slices, &clock).unwrap().logits, here.logits);
         let too_few = engine.windower.window(&slices[1..], &clock).unwrap();
         assert!(matches!(engine.score_images(&slices, too_few, &clock), Err(EngineError::Device(_))));
     }

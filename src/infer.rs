@@ -34,8 +34,9 @@ pub struct Fleet {
 }
 
 /// Sizes of batches for which a device gets ready before the first slice, largest first, so that a lack of memory shows at
-/// once. A GPU chooses its kernels anew for every power of two that a size is rounded up to; a choice in the middle of the
-/// work would keep slices waiting. A CPU has nothing to choose; one slice shows that it works.
+/// once. A GPU chooses its kernels anew for every power of two that a size is rounded up to, and may compile others for
+/// sizes between; in the middle of the work that would keep slices waiting, so batches are filled up to these sizes there
+/// ([`Engine::for_sizes`]). A CPU has nothing to choose; one slice shows that it works, and batches go as they are.
 pub fn batch_sizes(slices_max: usize, is_cpu: bool) -> Vec<usize> {
     if is_cpu {
         return vec![1];

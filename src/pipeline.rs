@@ -99,7 +99,8 @@ impl Pipeline {
     /// # Errors
     /// A model does not fit the device, the device fails at once, or a thread cannot be started.
     pub fn start(site: Site, source: Source, reports: Option<Sender<Report>>) -> Result<Pipeline, Fatal> {
-        let scorers = scorers(&site.roster, &site.device)?;
+        let sizes = batch_sizes(site.config.batch.slices_max, site.device.is_cpu());
+        let scorers = scorers(&site.roster, &site.device, &sizes)?;
         Pipeline::start_with(site, scorers, source, reports)
     }
 
@@ -302,15 +303,15 @@ impl Pipeline {
     }
 }
 
-/// Puts every model on the device, once.
+/// Puts every model on the device, once, for batches of these sizes.
 ///
 /// # Errors
 /// A model does not fit its backbone or the device.
-pub fn scorers(roster: &Roster, device: &Chosen) -> Result<Vec<Box<dyn Scorer>>, Fatal> {
+pub fn scorers(roster: &Roster, device: &Chosen, sizes: &[usize]) -> Result<Vec<Box<dyn Scorer>>, Fatal> {
     let engine = |model: &Model| {
         let name = format!("{}/{}", model.card.name, model.card.version);
         let engine = Engine::new(model, device).map_err(|error| Fatal::config(format!("{name}: {error}")))?;
-        Ok(Box::new(engine) as Box<dyn Scorer>)
+        Ok(Box::new(engine.for_sizes(sizes)) as Box<dyn Scorer>)
     };
     roster.models.iter().map(engine).collect()
 }

@@ -67,6 +67,8 @@ fn networks_and_training_go_through_on_the_cpu_and_runs_share_a_file() {
             "pixels f32 1 on 1",
             "pixels ahead f32 1 on 1",
             "images f32 1 on 1",
+            "pixels f32 3 on 1",
+            "pixels filled up f32 3 on 1",
             "images graph f32 3 on 1",
             "images graph f32 1 on 1"
         ]

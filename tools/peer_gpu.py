@@ -291,7 +291,7 @@ def compare(ours, theirs):
     head = ["backbone", "from", "type", "batch", "side", "GPUs", "ichd"] + [f"torch {way}" for way in ways] + [f"ichd/{way}" for way in ways]
     # The peer has no forms of its own of these cases.
     theirs |= {key: theirs[base] for key in ours if (base := (key[0], key[1].split(" ")[0], *key[2:])) in theirs and key not in theirs}
-    order = {name: at for at, name in enumerate(("train_images", "train_pixels", "images", "images graph", "pixels", "pixels ahead"))}
+    order = {name: at for at, name in enumerate(("train_images", "train_pixels", "images", "images graph", "pixels", "pixels ahead", "pixels filled up"))}
     keys = sorted(set(ours) | set(theirs), key=lambda key: (-order.get(key[1], 9), key[2], key[3], key[0], key[4], key[5]))
     rows = []
     for key in keys:

@@ -131,7 +131,25 @@ impl Case<'_> {
                 }
             }
         }
+        self.odd_sizes(journal)?;
         self.graphs(journal)
+    }
+
+    /// A batch of a size that is no power of two, as it comes and filled up to the next one as the daemon does: how long the
+    /// device needs to get ready for it, and what the empty images cost.
+    fn odd_sizes(&self, journal: &mut Journal) -> Result<(), Stop> {
+        let args = &self.bench.args;
+        let (Some(precision), Some(batch)) = (args.precisions.first().copied(), args.batches.first()) else {
+            return Ok(());
+        };
+        let odd = batch - batch / 4;
+        if odd.is_power_of_two() {
+            return Ok(());
+        }
+        for from in ["pixels", "pixels filled up"] {
+            self.time(journal, precision, from, odd)?;
+        }
+        Ok(())
     }
 
     /// Last, because nobody has seen them fail yet. A graph spares launches, of which large batches have few.
@@ -210,7 +228,8 @@ impl Case<'_> {
             }
             self.bench.chosen.device.memory_cleanup();
             let times = match from {
-                "pixels" => guarded(|| self.score_pixels(precision, batch)),
+                "pixels" => guarded(|| self.score_pixels(precision, batch, &[])),
+                "pixels filled up" => guarded(|| self.score_pixels(precision, batch, &[batch.next_power_of_two()])),
                 "pixels ahead" => guarded(|| self.score_ahead(precision, batch)),
                 "images graph" => guarded(|| self.score_graph(precision, batch)),
                 _ => guarded(|| self.score_images(precision, batch)),
@@ -237,9 +256,10 @@ impl Case<'_> {
         }
     }
 
-    /// From stored pixels in memory to logits in memory: gathered, moved, windowed, scored and read, as served.
-    fn score_pixels(&self, precision: Precision, batch: usize) -> Result<Times, EngineError> {
-        let mut engine = Engine::new(&self.model(precision), self.bench.chosen)?;
+    /// From stored pixels in memory to logits in memory: gathered, moved, windowed, scored and read, as served, in batches of
+    /// `sizes`.
+    fn score_pixels(&self, precision: Precision, batch: usize, sizes: &[usize]) -> Result<Times, EngineError> {
+        let mut engine = Engine::new(&self.model(precision), self.bench.chosen)?.for_sizes(sizes);
         let (batch, clock) = (batch_of(self.slices, batch), SystemClock::new());
         self.bench.budget.time(|| engine.score(&batch, &clock).map(drop))
     }

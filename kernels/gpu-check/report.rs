@@ -38,7 +38,8 @@ pub struct NetworkTime {
     /// Which.
     pub backbone: &'static str,
     /// From where to where: `pixels` (stored values in memory to logits in memory), `pixels ahead` (the same, with the next
-    /// batch brought to the device meanwhile, as the daemon does on a GPU), `images` (windowed images on the device to logits
+    /// batch brought to the device meanwhile, as the daemon does on a GPU), `pixels filled up` (with empty images up to the
+    /// next power of two, as it does as well), `images` (windowed images on the device to logits
     /// in memory), `images graph` (the same as one captured graph), `train_pixels` and `train_images` (a step from either).
     pub from: &'static str,
     /// Type of number.

@@ -31,7 +31,7 @@ pub fn warm_up(common: &Common, _args: &Args) -> Result<(), Fatal> {
     let sizes = batch_sizes(config.batch.slices_max, device.is_cpu());
     let clock = SystemClock::new();
     let mut rows = Vec::new();
-    for (model, scorer) in roster.models.iter().zip(scorers(&roster, &device)?) {
+    for (model, scorer) in roster.models.iter().zip(scorers(&roster, &device, &sizes)?) {
         let mut scorer = Frugal::new(scorer);
         let model_name = format!("{}/{}", model.card.name, model.card.version);
         tracing::info!(model = model_name, ?sizes, "A model is tried.");
