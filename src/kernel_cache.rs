@@ -59,6 +59,20 @@ impl Kept {
             Kept::Yes { .. } => tracing::info!("{self}"),
         }
     }
+
+    /// Deletes the kernels of earlier starts: the device failed with them, and they may be why. The next start makes them
+    /// anew.
+    pub fn distrust(&self) {
+        let Kept::Yes { file, entries: 1.. } = self else { return };
+        match remove(file) {
+            Ok(()) => tracing::warn!(
+                "The device failed with kernels of earlier starts; they are deleted and the next start makes them anew."
+            ),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "The device failed with kernels of earlier starts, which could not be deleted.");
+            }
+        }
+    }
 }
 
 impl fmt::Display for Kept {
@@ -159,28 +173,46 @@ pub fn prepare(folder: &Path, signature: Option<&Signature>) -> Kept {
     kept
 }
 
-/// Its own default would be a folder beside the sources, or in somebody's home. A folder that cannot be written makes it
-/// keep its kernels in memory.
-#[cfg(feature = "cuda")]
-fn tell_library(folder: &Path, name: &str) -> bool {
-    use cubecl::config::cache::CacheConfig;
-    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
-
-    #[allow(unused_mut)]
-    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
-    config.environment.name = name.to_owned();
-    config.environment.path = CacheConfig::Directory(folder.to_owned());
+/// For programs that look and measure: the tensor library compiles and chooses all kernels anew, and leaves nothing behind.
+/// To be called once, before anything is computed on a GPU; afterwards it changes nothing.
+pub fn keep_nothing() {
     #[cfg(feature = "kernel-cache")]
-    {
-        config.compilation.cache = true;
-        config.autotune.disable_cache = false;
-    }
-    CubeClRuntimeConfig::try_set(config)
+    library::configure(|config| {
+        config.compilation.cache = false;
+        config.autotune.disable_cache = true;
+        config.throughput.disable_cache = true;
+    });
 }
 
-#[cfg(not(feature = "cuda"))]
+/// A folder that cannot be written makes the library keep its kernels in memory.
+#[cfg(feature = "kernel-cache")]
+fn tell_library(folder: &Path, name: &str) -> bool {
+    use cubecl::config::cache::CacheConfig;
+
+    library::configure(|config| {
+        config.environment.name = name.to_owned();
+        config.environment.path = CacheConfig::Directory(folder.to_owned());
+        config.compilation.cache = true;
+        config.autotune.disable_cache = false;
+    })
+}
+
+#[cfg(not(feature = "kernel-cache"))]
 fn tell_library(_folder: &Path, _name: &str) -> bool {
     false
+}
+
+/// The library's settings. Its own defaults would be a folder beside the sources, or in somebody's home.
+#[cfg(feature = "kernel-cache")]
+mod library {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+    /// Whether they could still be changed.
+    pub fn configure(change: impl FnOnce(&mut CubeClRuntimeConfig)) -> bool {
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+        change(&mut config);
+        CubeClRuntimeConfig::try_set(config)
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +229,19 @@ mod tests {
         for _ in 0..count {
             connection.execute("INSERT INTO entries VALUES (randomblob(9), randomblob(3000))", []).unwrap();
         }
+    }
+
+    #[test]
+    fn kernels_that_a_device_failed_with_are_gone_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = signature("NVIDIA H200", "driver 13000 nvrtc 13.2");
+        let empty = open(folder.path(), &ours);
+        let Kept::Yes { file, .. } = &empty else { panic!("it can be used") };
+        write_entries(file, 3);
+        empty.distrust();
+        assert!(file.exists(), "those of this start are not to blame");
+        open(folder.path(), &ours).distrust();
+        assert_eq!(open(folder.path(), &ours), empty);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use clap::{Parser, ValueEnum};
 use ichd::device::{Chosen, Want, choose, self_test};
 use ichd::engine::EngineError;
 use ichd::error::Exit;
+use ichd::kernel_cache::keep_nothing;
 use ichd::registry;
 use ichd_plugin::spec::{BackboneSpec, Precision};
 
@@ -158,6 +159,7 @@ impl Bench<'_> {
 }
 
 fn run(args: &Args, journal: &mut Journal) -> Result<(), Stop> {
+    keep_nothing();
     let chosen = choose(args.device).map_err(Stop::Device)?;
     let machine = if chosen.is_cpu() { Machine::without_gpu() } else { Machine::with_gpu(&chosen)? };
     journal.begin(&chosen.name, machine)?;

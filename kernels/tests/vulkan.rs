@@ -1,5 +1,9 @@
 //! The CubeCL kernels on Mesa's software rasterizer, the same source that CUDA gets.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
 use burn::tensor::{Device, DeviceKind, DeviceType, FloatDType, Tensor};
 use ichd_kernels::parity::{self, Finding};
 use ichd_kernels::{Ramp, SliceView, StoredPixels, Transport, Window, WindowPlan, window_tensor};
@@ -83,4 +87,56 @@ fn pixels(seed: usize) -> Vec<i16> {
 
 fn view(values: &[i16]) -> SliceView<'_> {
     SliceView { pixels: StoredPixels::I16(values), rows: ROWS, columns: COLUMNS, slope: 1.0, ..SliceView::default() }
+}
+
+/// Set for the process of the next test but one.
+const CHILD: &str = "ICHD_TEST_KEPT_KERNELS_CHILD";
+
+/// What the tensor library is told: where it keeps compiled kernels, and where it says which it compiles.
+fn settings(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "[compilation]\ncache = true\nlogger = {{ level = \"basic\", file = \"{folder}/compiled.txt\" }}\n\
+         [environment]\nname = \"kept\"\npath = {{ directory = \"{folder}\" }}\n"
+    )
+}
+
+/// Does the work of the next test when that asks for it.
+#[test]
+fn kept_kernels_child() {
+    if std::env::var_os(CHILD).is_some()
+        && let Some(device) = device()
+    {
+        judge(parity::windows(&device));
+    }
+}
+
+/// The tensor library's store of compiled kernels, on our stand-in for its database, as a daemon's starts use it one after the
+/// other.
+#[test]
+fn kernels_that_one_process_compiled_are_used_by_the_next() {
+    if device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("cubecl.toml"), settings(folder.path())).unwrap();
+    let log = folder.path().join("compiled.txt");
+    let compiled = || {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["kept_kernels_child", "--exact", "--nocapture"])
+            .current_dir(folder.path())
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success(), "{output}{}", String::from_utf8_lossy(&child.stderr));
+        assert!(output.contains(" of "), "nothing was compared: {output}");
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        fs::write(&log, "").unwrap();
+        text
+    };
+    let first = compiled();
+    assert!(!first.is_empty(), "nothing was compiled");
+    assert!(folder.path().join("kept.db").exists());
+    assert_eq!(compiled(), "", "the second process compiled what the first one had");
 }

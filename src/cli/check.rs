@@ -8,6 +8,7 @@ use super::{Common, explain, say, site};
 use crate::config::{Config, Problem, line_of_key, problems_text};
 use crate::device::{self, Want};
 use crate::error::{Exit, Fatal};
+use crate::kernel_cache;
 use crate::reject::RejectCode;
 use crate::roster::{Roster, Route};
 
@@ -81,6 +82,8 @@ fn check_site(config: &Config, problems: &mut Vec<Problem>, facts: &mut Vec<Stri
             }
         }
     }
+    // What a look compiles is no start's.
+    kernel_cache::keep_nothing();
     let chosen = Want::parse(&config.device).and_then(device::choose);
     note("device", chosen.map(|chosen| format!("device: {}", chosen.reason)));
 }
