@@ -55,6 +55,8 @@ pub trait Uploader: Send {
 pub struct Images {
     /// `[n, channels, side, side]` in channels-last memory; `n` may be larger than the batch, with nothing in the last ones.
     pub tensor: Tensor<4>,
+    /// Of so many slices.
+    pub n_slices: usize,
     /// What it took to make them, as far as the host had to wait.
     pub window_time: Tick,
 }
@@ -165,7 +167,8 @@ impl Windower {
         let views: Vec<SliceView<'_>> = slices.iter().map(|slice| view(slice)).collect();
         let images = window_tensor(&self.plan, &views, &self.device, self.dtype, self.transport);
         let images = self.filled_up(images.map_err(|error| EngineError::Window(error.to_string()))?);
-        Ok(Images { tensor: images.permute([0, 3, 1, 2]), window_time: clock.now().saturating_sub(begun) })
+        let tensor = images.permute([0, 3, 1, 2]);
+        Ok(Images { tensor, n_slices: slices.len(), window_time: clock.now().saturating_sub(begun) })
     }
 }
 
@@ -208,7 +211,7 @@ impl Scorer for Engine {
         images: Images,
         clock: &dyn Clock,
     ) -> Result<EngineOutput, EngineError> {
-        let Images { tensor, window_time } = images;
+        let Images { tensor, n_slices, window_time } = images;
         let [n_images, ..] = tensor.dims();
         let begun = clock.now();
         let logits = self.backbone.forward(tensor);
@@ -218,11 +221,11 @@ impl Scorer for Engine {
             .try_to_vec::<f32>()
             .map_err(|error| EngineError::of_device(&format!("{error:?}")))?;
         let (rows, rest) = values.as_chunks::<N_LABELS>();
-        if rows.len() != n_images || n_images < slices.len() || !rest.is_empty() {
+        if n_slices != slices.len() || rows.len() != n_images || n_images < n_slices || !rest.is_empty() {
             return Err(EngineError::Device(format!("{} logits for {} slices", values.len(), slices.len())));
         }
         Ok(EngineOutput {
-            logits: rows[..slices.len()].to_vec(),
+            logits: rows[..n_slices].to_vec(),
             window_time,
             infer_time: clock.now().saturating_sub(begun),
         })
@@ -314,8 +317,12 @@ mod tests {
         let dims = |n: usize| padded.windower.window(&vec![slices[0]; n], &clock).unwrap().tensor.dims()[0];
         assert_eq!([dims(1), dims(2), dims(3), dims(4), dims(5)], [1, 2, 4, 4, 5]);
         assert_eq!(padded.score(&slices, &clock).unwrap().logits, here.logits);
-        let too_few = engine.windower.window(&slices[1..], &clock).unwrap();
-        assert!(matches!(engine.score_images(&slices, too_few, &clock), Err(EngineError::Device(_))));
+        for others in [&slices[1..], &[slices[0]; 4]] {
+            let images = engine.windower.window(others, &clock).unwrap();
+            assert!(matches!(engine.score_images(&slices, images, &clock), Err(EngineError::Device(_))));
+        }
+        let filled_up = padded.windower.window(&slices[1..], &clock).unwrap();
+        assert!(matches!(padded.score_images(&slices[..1], filled_up, &clock), Err(EngineError::Device(_))));
     }
 
     #[test]

@@ -200,7 +200,7 @@ mod tests {
     impl Uploader for SmallForImages {
         fn upload(&mut self, slices: &[&Slice], _: &dyn Clock) -> Result<Images, EngineError> {
             let tensor = Tensor::zeros([slices.len(), 1, 1, 1], &Device::flex());
-            Ok(Images { tensor, window_time: Tick::ZERO })
+            Ok(Images { tensor, n_slices: slices.len(), window_time: Tick::ZERO })
         }
     }
 

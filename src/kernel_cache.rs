@@ -59,20 +59,6 @@ impl Kept {
             Kept::Yes { .. } => tracing::info!("{self}"),
         }
     }
-
-    /// Deletes the kernels of earlier starts: the device failed with them, and they may be why. The next start makes them
-    /// anew.
-    pub fn distrust(&self) {
-        let Kept::Yes { file, entries: 1.. } = self else { return };
-        match remove(file) {
-            Ok(()) => tracing::warn!(
-                "The device failed with kernels of earlier starts; they are deleted and the next start makes them anew."
-            ),
-            Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "The device failed with kernels of earlier starts, which could not be deleted.");
-            }
-        }
-    }
 }
 
 impl fmt::Display for Kept {
@@ -229,19 +215,6 @@ mod tests {
         for _ in 0..count {
             connection.execute("INSERT INTO entries VALUES (randomblob(9), randomblob(3000))", []).unwrap();
         }
-    }
-
-    #[test]
-    fn kernels_that_a_device_failed_with_are_gone_at_the_next_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let ours = signature("NVIDIA H200", "driver 13000 nvrtc 13.2");
-        let empty = open(folder.path(), &ours);
-        let Kept::Yes { file, .. } = &empty else { panic!("it can be used") };
-        write_entries(file, 3);
-        empty.distrust();
-        assert!(file.exists(), "those of this start are not to blame");
-        open(folder.path(), &ours).distrust();
-        assert_eq!(open(folder.path(), &ours), empty);
     }
 
     #[test]

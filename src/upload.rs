@@ -107,6 +107,7 @@ mod tests {
                 Some(text) => Err(EngineError::of_device(text)),
                 None => Ok(Images {
                     tensor: Tensor::zeros([slices.len(), 1, 1, 1], &Device::flex()),
+                    n_slices: slices.len(),
                     window_time: Tick::ZERO,
                 }),
             }

@@ -47,11 +47,7 @@ pub fn device_and_cache(config: &Config) -> Result<(Chosen, Kept), Fatal> {
     let want = Want::parse(&config.device).map_err(Fatal::config)?;
     // Before the self-test, which compiles the first ones.
     let kept = kernel_cache::prepare(&config.cache.path, device::signature(want).as_ref());
-    let chosen = device::choose(want);
-    if chosen.as_ref().map_or(true, Chosen::is_cpu) {
-        kept.distrust();
-    }
-    let chosen = chosen.map_err(Fatal::config)?;
+    let chosen = device::choose(want).map_err(Fatal::config)?;
     tracing::info!("{}", chosen.reason);
     let kept = if chosen.is_cpu() { Kept::NotNeeded } else { kept };
     kept.tell();

@@ -160,6 +160,23 @@ fn passes_j2k(side: u16) -> Vec<u8> {
     file
 }
 
+/// Packets in many layers that speak of every one of the smallest code-blocks and bring nothing of any.
+fn layers_j2k(side: u16, n_layers: u16) -> Vec<u8> {
+    let mut file = empty_j2k(side, 0, 0);
+    let stream = file.windows(4).position(|window| window == b"\xFF\x4F\xFF\x51").unwrap();
+    let at = |marker: u8| stream + file[stream..].windows(2).position(|window| window == [0xFF, marker]).unwrap();
+    let (style, tile, data) = (at(0x52), at(0x90), at(0x93) + 2);
+    file[style + 6..style + 8].copy_from_slice(&n_layers.to_be_bytes());
+    file[style + 9] = 0;
+    // Those that were there make it one fragment of an even length.
+    file.splice(data..data, vec![0x80; usize::from(n_layers) - usize::from(n_layers % 2)]);
+    let length = (usize::from(n_layers) + N_PACKETS + data - tile) as u32;
+    file[tile + 6..tile + 10].copy_from_slice(&length.to_be_bytes());
+    let length = (file.len() - 8 - stream) as u32;
+    file[stream - 4..stream].copy_from_slice(&length.to_le_bytes());
+    file
+}
+
 /// A JPEG or JPEG-LS codestream that agrees.
 fn giant_jpeg(name: &str, frame: u8, side: u16) -> Vec<u8> {
     let mut giant = giant_picture(name, side);
@@ -319,7 +336,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("small blocks", empty_j2k(1400, 2, 0)),
         ("small blocks and padding", empty_j2k(4096, 2, 300_000)),
         ("smallest blocks", empty_j2k(1400, 0, 0)),
+        ("smallest blocks and padding", empty_j2k(4096, 0, 300_000)),
         ("passes of no bytes", passes_j2k(1400)),
+        ("layers of nothing", layers_j2k(1400, 60)),
+        ("layers of nothing, too many", layers_j2k(1400, 60_000)),
         ("items, too many", item_flood(4_000_000)),
         ("items", item_flood(499_000)),
         ("fragments", fragment_flood()),

@@ -89,7 +89,8 @@ impl Uploader for Faulty {
             _ => {}
         }
         let values = Tensor::<1>::from_floats(brightness(slices).as_slice(), &Device::flex());
-        Ok(Images { tensor: values.reshape([slices.len(), 1, 1, 1]), window_time: Tick::from_millis(7) })
+        let tensor = values.reshape([slices.len(), 1, 1, 1]);
+        Ok(Images { tensor, n_slices: slices.len(), window_time: Tick::from_millis(7) })
     }
 }
 

@@ -66,19 +66,20 @@ impl Decode<'_> {
         let (mut bytes, mut segments, mut coefficients) = (Vec::new(), Vec::new(), Coefficients::default());
         for (number, brought) in contributions.blocks() {
             let state = &layout.blocks[number];
-            let band = &layout.bands[state.band];
+            let number = usize::from(state.band);
+            let band = &layout.bands[number];
             brought.gather(&data, &mut bytes, &mut segments);
             let block = Block {
                 width: state.area.width(),
                 height: state.area.height(),
-                n_planes: band.n_planes - state.empty_planes.unwrap_or(band.n_planes),
+                n_planes: band.n_planes - state.empty_planes.map_or(band.n_planes, u32::from),
                 orientation: band.orientation,
                 style: self.tile.coding.component.style,
                 data: &bytes,
                 segments: &segments,
             };
             coefficients.decode(&block)?;
-            let plane = &mut bands[state.band];
+            let plane = &mut bands[number];
             let (left, top) = ((state.area.left - band.area.left) as usize, (state.area.top - band.area.top) as usize);
             for y in 0..block.height {
                 let begin = (top + y) * plane.width + left;
@@ -89,7 +90,9 @@ impl Decode<'_> {
         let mut bands = bands.into_iter();
         let mut picture = bands.next().unwrap_or_default();
         for resolution in layout.resolutions.iter().skip(1) {
-            let (Some(across), Some(down), Some(both)) = (bands.next(), bands.next(), bands.next()) else { break };
+            let (Some(across), Some(down), Some(both)) = (bands.next(), bands.next(), bands.next()) else {
+                return Err(CodecError::Damaged("a resolution has no bands"));
+            };
             picture = wavelet::joined(resolution.area, &picture, [&across, &down, &both]);
         }
         self.write(&picture);

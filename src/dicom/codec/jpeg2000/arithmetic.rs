@@ -9,6 +9,8 @@ pub(super) type Contexts = [u64; N_CONTEXTS];
 
 /// The 19 of table D.7, and more, so that five bits are a place.
 pub(super) const N_CONTEXTS: usize = 32;
+/// The first one of refinement (table D.4).
+pub(super) const REFINEMENT: usize = 14;
 /// Four rows without a neighbor (D.3.4).
 pub(super) const RUN: usize = 17;
 /// Both symbols alike.

@@ -4,7 +4,7 @@
 //! which of the 6 x 3 coefficients in and around it are significant (bit 3 x row + column, rows and columns counted from
 //! above and left of it), then for each of its four rows, three bits apart, the flags below.
 
-use super::arithmetic::{Arithmetic, Contexts, Decisions, FIRST, Plain, RUN, UNIFORM};
+use super::arithmetic::{Arithmetic, Contexts, Decisions, FIRST, Plain, REFINEMENT, RUN, UNIFORM};
 use super::wavelet::Coefficient;
 use crate::dicom::codec::CodecError;
 
@@ -224,71 +224,82 @@ impl Coefficients {
     fn pass(
         &mut self,
         block: &Block<'_>,
-        pass: u32,
+        number: u32,
         decisions: &mut (impl Decisions + Copy),
         contexts: &mut Contexts,
     ) -> Result<(), CodecError> {
-        // The first plane has only a last pass.
-        let plane = block.n_planes - 1 - pass.div_ceil(3);
-        let table = &SIGNIFICANCE[block.orientation as usize];
-        let is_causal = block.style.is_causal();
-        // Copies, so that they may lie in registers.
-        let (mut local, mut known) = (*decisions, *contexts);
-        match pass % 3 {
-            0 => self.clean_up(block.height, plane, table, is_causal, &mut local, &mut known),
-            1 => self.propagate(block.height, plane, table, is_causal, &mut local, &mut known),
-            _ => self.refine(block.height, plane, &mut local, &mut known),
+        // Decisions and contexts are copied, so that they may lie in registers.
+        let mut pass = Pass {
+            height: block.height,
+            // The first plane has only a last pass.
+            plane: block.n_planes - 1 - number.div_ceil(3),
+            table: &SIGNIFICANCE[block.orientation as usize],
+            is_causal: block.style.is_causal(),
+            decisions: *decisions,
+            contexts: *contexts,
+        };
+        match number % 3 {
+            0 => self.clean_up(&mut pass),
+            1 => self.propagate(&mut pass),
+            _ => self.refine(&mut pass),
         }
-        if pass.is_multiple_of(3) && block.style.has_symbols() {
-            let symbols = (0..4).fold(0, |symbols, _| symbols << 1 | local.next(&mut known, UNIFORM));
+        if number.is_multiple_of(3) && block.style.has_symbols() {
+            let symbols = (0..4).fold(0, |symbols, _| symbols << 1 | pass.next(UNIFORM));
             if symbols != 0b1010 {
                 return Err(CodecError::Damaged("a bit plane ends otherwise than it says"));
             }
         }
-        *decisions = local;
-        *contexts = if block.style.resets() { FIRST } else { known };
+        *decisions = pass.decisions;
+        *contexts = if block.style.resets() { FIRST } else { pass.contexts };
         Ok(())
     }
 
-    /// Significance propagation (D.3.1).
+    /// Shows `work` each column of each stripe, with its values and the rows of it that are there.
     #[inline(always)]
-    fn propagate(
+    fn columns<D>(
         &mut self,
-        height: usize,
-        plane: u32,
-        table: &[u8; 512],
-        is_causal: bool,
-        decisions: &mut impl Decisions,
-        contexts: &mut Contexts,
+        pass: &mut Pass<D>,
+        mut work: impl FnMut(&mut Pass<D>, &mut Column<'_>, &mut [u32; 4], u32),
     ) {
         let (width, stride) = (self.width, self.width + 2);
         for (stripe, values) in self.values.chunks_exact_mut(4 * width).enumerate() {
-            let rows = rows(height - 4 * stripe);
+            let rows = rows(pass.height - 4 * stripe);
             let Some(words) = self.words.get_mut(stripe * stride..(stripe + 3) * stride) else { return };
-            let mut column = Column { words, stride, x: 0, own: 0, is_causal };
+            let mut column = Column { words, stride, x: 0, own: 0 };
             for (x, values) in values.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 column.x = x;
                 column.own = column.words[stride + x + 1];
-                let mut left = column.candidates() & rows;
-                if left == 0 {
-                    continue;
-                }
-                column.propagate::<0>(&mut left, rows, plane, table, values, decisions, contexts);
-                column.propagate::<1>(&mut left, rows, plane, table, values, decisions, contexts);
-                column.propagate::<2>(&mut left, rows, plane, table, values, decisions, contexts);
-                column.propagate::<3>(&mut left, rows, plane, table, values, decisions, contexts);
+                work(pass, &mut column, values, rows);
                 column.words[stride + x + 1] = column.own;
             }
         }
     }
 
+    /// Significance propagation (D.3.1).
+    #[inline(always)]
+    fn propagate(&mut self, pass: &mut Pass<impl Decisions>) {
+        self.columns(
+            pass,
+            #[inline(always)]
+            |pass, column, values, rows| {
+                let mut left = column.candidates() & rows;
+                if left != 0 {
+                    column.propagate::<0>(&mut left, rows, values, pass);
+                    column.propagate::<1>(&mut left, rows, values, pass);
+                    column.propagate::<2>(&mut left, rows, values, pass);
+                    column.propagate::<3>(&mut left, rows, values, pass);
+                }
+            },
+        );
+    }
+
     /// Magnitude refinement (D.3.3). Who is refined, and in which context, is known before the first bit is: it is listed,
     /// without jumps, for a stripe at a time.
     #[inline(always)]
-    fn refine(&mut self, height: usize, plane: u32, decisions: &mut impl Decisions, contexts: &mut Contexts) {
+    fn refine(&mut self, pass: &mut Pass<impl Decisions>) {
         let (width, stride) = (self.width, self.width + 2);
         for (stripe, values) in self.values.chunks_exact_mut(4 * width).enumerate() {
-            let rows = rows(height - 4 * stripe);
+            let rows = rows(pass.height - 4 * stripe);
             let Some(words) = self.words.get_mut((stripe + 1) * stride + 1..(stripe + 2) * stride - 1) else { return };
             let list = self.list.as_mut_slice();
             let mut n = 0;
@@ -310,9 +321,9 @@ impl Coefficients {
                     n += (refined >> (3 * row) & 1) as usize;
                 }
             }
-            let (one, half) = (2 << plane, 1 << plane);
+            let (one, half) = (2 << pass.plane, 1 << pass.plane);
             for entry in &list[..n] {
-                let bit = decisions.next(contexts, 14 + (entry & 3) as usize);
+                let bit = pass.next(REFINEMENT + (entry & 3) as usize);
                 // What was a half is the bit itself now.
                 values[(entry >> 2) as usize] ^= (one & bit.wrapping_sub(1)) | half;
             }
@@ -321,47 +332,35 @@ impl Coefficients {
 
     /// Cleanup (D.3.4).
     #[inline(always)]
-    fn clean_up(
-        &mut self,
-        height: usize,
-        plane: u32,
-        table: &[u8; 512],
-        is_causal: bool,
-        decisions: &mut impl Decisions,
-        contexts: &mut Contexts,
-    ) {
-        let (width, stride) = (self.width, self.width + 2);
-        for (stripe, values) in self.values.chunks_exact_mut(4 * width).enumerate() {
-            let rows = rows(height - 4 * stripe);
-            let Some(words) = self.words.get_mut(stripe * stride..(stripe + 3) * stride) else { return };
-            let mut column = Column { words, stride, x: 0, own: 0, is_causal };
-            for (x, values) in values.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                column.x = x;
-                column.own = column.words[stride + x + 1];
+    fn clean_up(&mut self, pass: &mut Pass<impl Decisions>) {
+        self.columns(
+            pass,
+            #[inline(always)]
+            |pass, column, values, rows| {
                 let mut left = !(column.own >> SIGNIFICANT | column.own >> VISITED) & rows;
                 if column.own == 0 && rows == ROWS {
-                    if decisions.next(contexts, RUN) == 0 {
-                        continue;
+                    if pass.next(RUN) == 0 {
+                        return;
                     }
-                    let row = decisions.next(contexts, UNIFORM) << 1;
-                    let row = row | decisions.next(contexts, UNIFORM);
+                    let row = pass.next(UNIFORM) << 1;
+                    let row = row | pass.next(UNIFORM);
                     match row {
-                        0 => column.becomes_significant::<0>(plane, values, decisions, contexts),
-                        1 => column.becomes_significant::<1>(plane, values, decisions, contexts),
-                        2 => column.becomes_significant::<2>(plane, values, decisions, contexts),
-                        _ => column.becomes_significant::<3>(plane, values, decisions, contexts),
+                        0 => column.becomes_significant::<0>(values, pass),
+                        1 => column.becomes_significant::<1>(values, pass),
+                        2 => column.becomes_significant::<2>(values, pass),
+                        _ => column.becomes_significant::<3>(values, pass),
                     }
                     left &= !0 << (3 * row + 1);
                 }
                 if left != 0 {
-                    column.clean_up::<0>(left, plane, table, values, decisions, contexts);
-                    column.clean_up::<1>(left, plane, table, values, decisions, contexts);
-                    column.clean_up::<2>(left, plane, table, values, decisions, contexts);
-                    column.clean_up::<3>(left, plane, table, values, decisions, contexts);
+                    column.clean_up::<0>(left, values, pass);
+                    column.clean_up::<1>(left, values, pass);
+                    column.clean_up::<2>(left, values, pass);
+                    column.clean_up::<3>(left, values, pass);
                 }
-                column.words[stride + x + 1] = column.own & !(ROWS << VISITED);
-            }
-        }
+                column.own &= !(ROWS << VISITED);
+            },
+        );
     }
 
     /// The coefficients of row `y`, from left to right, into `row`. What `raised` planes of a region of interest lifted
@@ -381,13 +380,34 @@ impl Coefficients {
 #[inline(always)]
 fn lowered(value: u32, raised: u32) -> u32 {
     let magnitude = value & 0x7FFF_FFFF;
-    let lowered = if magnitude >> 1 >> raised > 0 { magnitude >> raised } else { magnitude };
+    if magnitude >> 1 >> raised == 0 {
+        return value;
+    }
+    // What stands in the middle of its step stays there.
+    let lowered = magnitude >> raised | u32::from(magnitude & ((1 << raised) - 1) != 0);
     value & 0x8000_0000 | lowered
 }
 
 /// The rows of a stripe that are there.
 fn rows(n: usize) -> u32 {
     if n >= 4 { ROWS } else { ROWS & ((1 << (3 * n)) - 1) }
+}
+
+/// One pass over a bit plane.
+struct Pass<D> {
+    height: usize,
+    plane: u32,
+    table: &'static [u8; 512],
+    is_causal: bool,
+    decisions: D,
+    contexts: Contexts,
+}
+
+impl<D: Decisions> Pass<D> {
+    #[inline(always)]
+    fn next(&mut self, context: usize) -> u32 {
+        self.decisions.next(&mut self.contexts, context)
+    }
 }
 
 /// One column of a stripe.
@@ -398,7 +418,6 @@ struct Column<'a> {
     x: usize,
     /// Its own word.
     own: u32,
-    is_causal: bool,
 }
 
 impl Column<'_> {
@@ -409,25 +428,20 @@ impl Column<'_> {
         (any | any >> 3 | any >> 6) & !(self.own >> SIGNIFICANT) & ROWS
     }
 
-    #[allow(clippy::too_many_arguments)] // state that has to lie in registers
     #[inline(always)]
     fn propagate<const ROW: u32>(
         &mut self,
         left: &mut u32,
         rows: u32,
-        plane: u32,
-        table: &[u8; 512],
         values: &mut [u32; 4],
-        decisions: &mut impl Decisions,
-        contexts: &mut Contexts,
+        pass: &mut Pass<impl Decisions>,
     ) {
         if *left >> (3 * ROW) & 1 == 0 {
             return;
         }
         self.own |= 1 << (VISITED + 3 * ROW);
-        let context = table[(self.own >> (3 * ROW) & 511) as usize];
-        if decisions.next(contexts, context.into()) == 1 {
-            self.becomes_significant::<ROW>(plane, values, decisions, contexts);
+        if self.is_significant::<ROW>(pass) {
+            self.becomes_significant::<ROW>(values, pass);
             if ROW < 3 {
                 // The next one has a significant neighbor now.
                 *left |= !(self.own >> SIGNIFICANT) & rows & 1 << (3 * ROW + 3);
@@ -436,33 +450,22 @@ impl Column<'_> {
     }
 
     #[inline(always)]
-    fn clean_up<const ROW: u32>(
-        &mut self,
-        left: u32,
-        plane: u32,
-        table: &[u8; 512],
-        values: &mut [u32; 4],
-        decisions: &mut impl Decisions,
-        contexts: &mut Contexts,
-    ) {
-        if left >> (3 * ROW) & 1 == 0 {
-            return;
+    fn clean_up<const ROW: u32>(&mut self, left: u32, values: &mut [u32; 4], pass: &mut Pass<impl Decisions>) {
+        if left >> (3 * ROW) & 1 == 1 && self.is_significant::<ROW>(pass) {
+            self.becomes_significant::<ROW>(values, pass);
         }
-        let context = table[(self.own >> (3 * ROW) & 511) as usize];
-        if decisions.next(contexts, context.into()) == 1 {
-            self.becomes_significant::<ROW>(plane, values, decisions, contexts);
-        }
+    }
+
+    /// Whether it becomes so (D.3.1).
+    #[inline(always)]
+    fn is_significant<const ROW: u32>(&self, pass: &mut Pass<impl Decisions>) -> bool {
+        let context = pass.table[(self.own >> (3 * ROW) & 511) as usize];
+        pass.next(context.into()) == 1
     }
 
     /// Reads a sign (D.3.2) and tells the neighbors.
     #[inline(always)]
-    fn becomes_significant<const ROW: u32>(
-        &mut self,
-        plane: u32,
-        values: &mut [u32; 4],
-        decisions: &mut impl Decisions,
-        contexts: &mut Contexts,
-    ) {
+    fn becomes_significant<const ROW: u32>(&mut self, values: &mut [u32; 4], pass: &mut Pass<impl Decisions>) {
         let (above, here, below) = (self.x, self.stride + self.x, 2 * self.stride + self.x);
         let sign_of = |word: u32, row: u32| word >> (NEGATIVE + 3 * row) & 1;
         let up = if ROW == 0 { sign_of(self.words[above + 1], 3) } else { sign_of(self.own, ROW.wrapping_sub(1)) };
@@ -471,13 +474,13 @@ impl Column<'_> {
         let right = sign_of(self.words[here + 2], ROW);
         let neighbors = self.own >> (3 * ROW) & 0b1010_1010;
         let sign = SIGNS[(neighbors | up | left << 2 | right << 4 | down << 6) as usize];
-        let negative = decisions.sign(contexts, (sign & 31).into(), u32::from(sign >> 5));
-        values[ROW as usize] = negative << 31 | 3 << plane;
+        let negative = pass.decisions.sign(&mut pass.contexts, (sign & 31).into(), u32::from(sign >> 5));
+        values[ROW as usize] = negative << 31 | 3 << pass.plane;
         self.own |= 1 << (SIGNIFICANT + 3 * ROW) | negative << (NEGATIVE + 3 * ROW);
         // Right of the one on the left, left of the one on the right.
         self.words[here] |= 1 << (3 * ROW + 5);
         self.words[here + 2] |= 1 << (3 * ROW + 3);
-        if ROW == 0 && !self.is_causal {
+        if ROW == 0 && !pass.is_causal {
             self.words[above] |= 1 << 17;
             self.words[above + 1] |= 1 << 16;
             self.words[above + 2] |= 1 << 15;
@@ -532,7 +535,8 @@ mod tests {
     #[test]
     fn a_region_of_interest_is_brought_down() {
         // Nine stands above three raised planes, seven does not.
-        assert_eq!(lowered(9 << 1 | 0x8000_0000, 3), 9 << 1 >> 3 | 0x8000_0000);
+        assert_eq!(lowered(9 << 1 | 0x8000_0000, 3), 1 << 1 | 1 | 0x8000_0000);
+        assert_eq!(lowered(8 << 1 | 1, 3), 1 << 1 | 1, "the middle of a step");
         assert_eq!(lowered(7 << 1, 3), 7 << 1);
         assert_eq!(lowered(7 << 1, 0), 7 << 1);
     }

@@ -1,4 +1,4 @@
-//! Codestreams of OpenJPEG with all that the decoder knows (`tools/make_jpeg2000_data.py`).
+//! Codestreams of OpenJPEG with all that the decoder knows (`tools/make_jpeg2000_data.py`), and some that nobody would write.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,4 +80,57 @@ fn damage_is_refused_or_gives_a_picture_and_never_more() {
             }
         }
     }
+}
+
+/// A codestream of one tile without decompositions: where its picture lies on the grid, layers, exponents of code-blocks less
+/// two and of precincts, and its packets.
+fn made([left, top, right, bottom]: [u32; 4], n_layers: u16, blocks: u8, precinct: u8, packets: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
+    for word in [right, bottom, left, top, right, bottom, 0, 0] {
+        bytes.extend(word.to_be_bytes());
+    }
+    bytes.extend([0, 1, 11, 1, 1, 0xFF, 0x52, 0, 13, 1, 0]);
+    bytes.extend(n_layers.to_be_bytes());
+    bytes.extend([0, 0, blocks, blocks, 0, 1, precinct, 0xFF, 0x5C, 0, 4, 0x40, 0x60]);
+    bytes.extend([0xFF, 0x90, 0, 10, 0, 0]);
+    bytes.extend((14 + packets.len() as u32).to_be_bytes());
+    bytes.extend([0, 1, 0xFF, 0x93]);
+    bytes.extend(packets);
+    bytes.extend([0xFF, 0xD9]);
+    bytes
+}
+
+#[test]
+fn a_picture_at_the_end_of_the_grid_is_the_same_as_anywhere_else() {
+    // One pass of a code-block; the grid ends at 2^32, a code-block of 64 before.
+    let packet = [0xE1, 0x55];
+    let at = |end: u32| {
+        let wide = made([end - 20, 0, end, 8], 1, 4, 0xFF, &packet);
+        let high = made([0, end - 20, 8, end], 1, 4, 0xFF, &packet);
+        [(wide, Size { rows: 8, columns: 20 }), (high, Size { rows: 20, columns: 8 })]
+            .map(|(stream, size)| decode(&stream, size).unwrap().values)
+    };
+    let [wide, high] = at((1 << 20) - 1);
+    assert!([&wide, &high].iter().all(|values| values.iter().any(|value| *value != 2048)));
+    assert_eq!(at(u32::MAX), [wide, high]);
+}
+
+#[test]
+fn what_would_cost_more_than_its_picture_is_refused() {
+    let refused = |stream: Vec<u8>, rows, columns| decode(&stream, Size { rows, columns }).map(|cells| cells.precision);
+    let area = |columns, rows| [0, 0, columns, rows];
+    // Precincts of 2^15 x 1 make code-blocks of 4 x 1, those of 2 x 2 are too many themselves.
+    let thin = made(area(2048, 480), 1, 0, 0x0F, &[0; 480]);
+    assert_eq!(refused(thin, 480, 2048), Err(CodecError::Unsupported("tiny code-blocks")));
+    let tiny = made(area(1024, 1024), 1, 0, 0x11, &[0; 1 << 18]);
+    assert_eq!(refused(tiny, 1024, 1024), Err(CodecError::Unsupported("tiny precincts")));
+    // Fewer bytes than precincts have packets.
+    let short = made(area(64, 64), 2, 0, 0x33, &[0; 127]);
+    assert_eq!(refused(short, 64, 64), Err(CodecError::Short));
+    assert_eq!(refused(made(area(64, 64), 2, 0, 0x33, &[0; 128]), 64, 64), Ok(12));
+    // Packets that bring nothing of any code-block, and so say of each that it does not take part yet.
+    let again = |n: u16| made(area(1400, 1400), n, 0, 0xFF, &vec![0x80; n.into()]);
+    assert_eq!(refused(again(60), 1400, 1400), Ok(12));
+    let error = CodecError::Unsupported("packets that speak of nothing again and again");
+    assert_eq!(refused(again(2000), 1400, 1400), Err(error));
 }

@@ -24,6 +24,10 @@ const TILES_MAX: u64 = 4096;
 const BLOCK_EXPONENT_MAX: u8 = 8;
 /// Most decompositions (table A.15).
 const LEVELS_MAX: u8 = 32;
+/// Most bands: the lowest one, and three for each decomposition.
+const BANDS_MAX: usize = 3 * LEVELS_MAX as usize + 1;
+/// Most changes of order.
+const PROGRESSIONS_MAX: usize = 64;
 /// A JP2 box header would stand within this many bytes before the codestream.
 const BOXES_BYTES_MAX: usize = 4096;
 
@@ -200,7 +204,13 @@ impl Settings {
             },
             POC => {
                 for entry in segment.as_chunks::<7>().0 {
-                    let [first, _, layers_high, layers_low, end, _, order] = *entry;
+                    let [first, component, layers_high, layers_low, end, _, order] = *entry;
+                    if component != 0 {
+                        return Err(CodecError::Unsupported("several or subsampled components"));
+                    }
+                    if self.progressions.len() == PROGRESSIONS_MAX {
+                        return Err(CodecError::Unsupported("dozens of orders of packets"));
+                    }
                     self.progressions.push(Progression {
                         resolutions: [first.into(), end.into()],
                         layers_end: u16::from_be_bytes([layers_high, layers_low]).into(),
@@ -423,7 +433,7 @@ fn image_size(segment: &[u8], size: Size) -> Result<Head, CodecError> {
     }
     let precision = u16::from(depth & 0x7F) + 1;
     if !(2..=16).contains(&precision) {
-        return Err(CodecError::Unsupported("samples of more than 16 bits"));
+        return Err(CodecError::Unsupported("samples of other than 2 to 16 bits"));
     }
     Ok(Head {
         precision,
@@ -498,10 +508,11 @@ fn component(style: u8, segment: &[u8]) -> Result<Component, CodecError> {
 fn quantization(segment: &[u8]) -> Result<Quantization, CodecError> {
     let (&style, steps) = segment.split_first().ok_or(CodecError::Short)?;
     let steps: Vec<(u32, u32)> = match style & 31 {
-        0 => steps.iter().map(|step| (u32::from(step >> 3), 0)).collect(),
+        0 => steps.iter().take(BANDS_MAX).map(|step| (u32::from(step >> 3), 0)).collect(),
         1 | 2 => {
             let step = |pair: &[u8; 2]| u32::from(u16::from_be_bytes(*pair));
-            steps.as_chunks::<2>().0.iter().map(|pair| (step(pair) >> 11, step(pair) & 0x7FF)).collect()
+            let pairs = steps.as_chunks::<2>().0.iter().take(BANDS_MAX);
+            pairs.map(|pair| (step(pair) >> 11, step(pair) & 0x7FF)).collect()
         }
         _ => return Err(CodecError::Damaged("its step sizes are of no known kind")),
     };
@@ -580,7 +591,7 @@ mod tests {
         let sound = stream(15, &[&STYLE, &STEPS], &[], &[0]);
         assert!(matches!(refused(&sound, Size { rows: 4, columns: 4 }), CodecError::Size { .. }));
         assert!(matches!(refused(&siz(0, 15), SIZE), CodecError::Damaged(_)));
-        assert!(matches!(with(37, &STYLE), CodecError::Unsupported("samples of more than 16 bits")));
+        assert!(matches!(with(37, &STYLE), CodecError::Unsupported("samples of other than 2 to 16 bits")));
         let style = |at: usize, byte: u8| {
             let mut style = STYLE;
             style[at] = byte;
@@ -607,6 +618,30 @@ mod tests {
         let mut empty = siz(4, 15);
         empty.extend([0xFF, EOC]);
         assert_eq!(refused(&empty, SIZE), CodecError::Short);
+    }
+
+    #[test]
+    fn lists_are_no_longer_than_a_picture_needs() {
+        // Every tile has its own.
+        let mut steps = vec![0xFF, QCD, 0xFF, 0xFF, 0x40];
+        steps.resize(2 + 0xFFFF, 0x80);
+        let bytes = stream(15, &[&STYLE, &steps], &[], &[0]);
+        assert_eq!(read(&bytes, SIZE).unwrap().1[0].quantization.steps.len(), BANDS_MAX);
+        let orders = |n: usize, entry: [u8; 7]| {
+            let mut segment = vec![0xFF, POC, 0, 2 + 7 * n as u8];
+            segment.extend(entry.repeat(n));
+            segment
+        };
+        let entry = [0, 0, 0, 1, 1, 1, 0];
+        let half = orders(PROGRESSIONS_MAX / 2, entry);
+        let bytes = stream(15, &[&STYLE, &STEPS, &half, &half], &[], &[0]);
+        assert_eq!(read(&bytes, SIZE).unwrap().1[0].progressions.len(), PROGRESSIONS_MAX);
+        let bytes = stream(15, &[&STYLE, &STEPS, &half, &half], &orders(PROGRESSIONS_MAX / 2, entry), &[0]);
+        assert!(read(&bytes, SIZE).is_ok(), "a tile's own take the place of all");
+        let bytes = stream(15, &[&STYLE, &STEPS, &half, &half, &orders(1, entry)], &[], &[0]);
+        assert_eq!(refused(&bytes, SIZE), CodecError::Unsupported("dozens of orders of packets"));
+        let other = orders(1, [0, 1, 0, 1, 1, 2, 0]);
+        assert!(matches!(refused(&stream(15, &[&STYLE, &STEPS, &other], &[], &[0]), SIZE), CodecError::Unsupported(_)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::block::{PASSES_MAX, Segment, Style, TOO_MANY_PASSES};
 use super::headers::{Progression, Tile};
 use super::tag_tree::{Bits, Node};
-use super::tile::{Band, BlockState, Layout, Part, Precinct};
+use super::tile::{Band, BlockState, Layout, Part};
 use crate::dicom::codec::CodecError;
 
 /// Before a packet, if its coding style says so (A.8.1): marker, length and number.
@@ -13,8 +13,13 @@ const PACKET_START_BYTES: usize = 6;
 /// Behind a packet's header (A.8.2).
 const HEADER_END: [u8; 2] = [0xFF, 0x92];
 
-/// Most changes of order.
-const PROGRESSIONS_MAX: usize = 64;
+/// Code-blocks that the headers of all packets of a tile may speak of, for each pixel, and some more: each is looked at
+/// although a packet may bring nothing of it.
+const LOOKS_A_PIXEL: usize = 4;
+const LOOKS_FREE: usize = 1 << 20;
+
+/// Most bits of a length, to which those of a number of passes are added: no file is as long.
+const LENGTH_BITS_MAX: u8 = 25;
 
 /// What one packet brought of one code-block's segment.
 #[derive(Clone, Copy, Debug)]
@@ -76,16 +81,24 @@ pub(super) fn read(tile: &Tile<'_>, layout: &mut Layout, data: &[u8]) -> Result<
     let whole =
         Progression { resolutions: [0, n_resolutions], layers_end: tile.coding.n_layers, order: tile.coding.order };
     let progressions = if tile.progressions.is_empty() { &[whole] } else { tile.progressions.as_slice() };
-    if progressions.len() > PROGRESSIONS_MAX {
-        return Err(CodecError::Unsupported("dozens of orders of packets"));
-    }
-    let mut packets = Packets { tile, layout, data, position: 0, packed_position: 0, list: Vec::new() };
+    let n_precincts: usize = layout.resolutions.iter().map(|resolution| resolution.precincts.len()).sum();
+    let n_pixels = layout.resolutions.last().map_or(0, |last| last.area.width() * last.area.height());
+    let mut packets = Packets {
+        tile,
+        layout,
+        data,
+        position: 0,
+        packed_position: 0,
+        n_missing: n_precincts as u64 * u64::from(tile.coding.n_layers),
+        looks_left: LOOKS_A_PIXEL * n_pixels + LOOKS_FREE,
+        list: Vec::new(),
+    };
     for progression in progressions {
-        packets.progression(progression, n_resolutions)?;
+        if packets.n_missing > 0 {
+            packets.progression(progression, n_resolutions)?;
+        }
     }
-    let resolutions = &packets.layout.resolutions;
-    let is_complete = |precinct: &Precinct| precinct.next_layer >= tile.coding.n_layers;
-    if !resolutions.iter().flat_map(|resolution| &resolution.precincts).all(is_complete) {
+    if packets.n_missing > 0 {
         return Err(CodecError::Short);
     }
     let mut contributions = Contributions { list: packets.list };
@@ -99,6 +112,10 @@ struct Packets<'a> {
     data: &'a [u8],
     position: usize,
     packed_position: usize,
+    /// Packets that have not been yet.
+    n_missing: u64,
+    /// See [`LOOKS_A_PIXEL`].
+    looks_left: usize,
     list: Vec<Contribution>,
 }
 
@@ -109,10 +126,15 @@ impl Packets<'_> {
         let [begin, end] = progression.resolutions.map(|resolution| resolution.min(n_resolutions) as usize);
         let layers = progression.layers_end.min(self.tile.coding.n_layers);
         let n_precincts = |packets: &Self, resolution: usize| packets.layout.resolutions[resolution].precincts.len();
+        // A tile that is smaller than its resolutions are many leaves some of them empty.
+        let resolutions: Vec<usize> = (begin..end).filter(|resolution| n_precincts(self, *resolution) > 0).collect();
+        if resolutions.is_empty() {
+            return Ok(());
+        }
         match progression.order {
             0 => {
                 for layer in 0..layers {
-                    for resolution in begin..end {
+                    for &resolution in &resolutions {
                         for precinct in 0..n_precincts(self, resolution) {
                             self.packet(resolution, precinct, layer)?;
                         }
@@ -120,7 +142,7 @@ impl Packets<'_> {
                 }
             }
             1 => {
-                for resolution in begin..end {
+                for &resolution in &resolutions {
                     for layer in 0..layers {
                         for precinct in 0..n_precincts(self, resolution) {
                             self.packet(resolution, precinct, layer)?;
@@ -129,7 +151,7 @@ impl Packets<'_> {
                 }
             }
             2 => {
-                for resolution in begin..end {
+                for &resolution in &resolutions {
                     for precinct in 0..n_precincts(self, resolution) {
                         for layer in 0..layers {
                             self.packet(resolution, precinct, layer)?;
@@ -139,9 +161,10 @@ impl Packets<'_> {
             }
             3 | 4 => {
                 let mut places = Vec::new();
-                for resolution in begin..end {
+                for &resolution in &resolutions {
                     let precincts = self.layout.resolutions[resolution].precincts.iter().enumerate();
-                    places.extend(precincts.map(|(place, precinct)| (precinct.corner, resolution, place)));
+                    let missing = precincts.filter(|(_, precinct)| precinct.next_layer < layers);
+                    places.extend(missing.map(|(place, precinct)| (precinct.corner, resolution, place)));
                 }
                 places.sort_unstable();
                 for (_, resolution, precinct) in places {
@@ -157,12 +180,14 @@ impl Packets<'_> {
 
     /// One packet, unless it has been before: header (B.10) and body.
     fn packet(&mut self, resolution: usize, precinct: usize, layer: u32) -> Result<(), CodecError> {
-        let Layout { resolutions, blocks, nodes, bands } = &mut *self.layout;
+        let Layout { resolutions, parts, blocks, nodes, bands, .. } = &mut *self.layout;
+        let n_parts = resolutions[resolution].n_parts as usize;
         let precinct = &mut resolutions[resolution].precincts[precinct];
         if precinct.next_layer != layer {
             return Ok(());
         }
         precinct.next_layer += 1;
+        self.n_missing -= 1;
         let coding = &self.tile.coding;
         let mut body = self.data.get(self.position..).unwrap_or_default();
         if coding.has_packet_starts && body.starts_with(&PACKET_START) {
@@ -177,12 +202,20 @@ impl Packets<'_> {
         let mut header =
             Header { bits: Bits::new(headers), style: coding.component.style, layer, list: &mut self.list };
         if header.bits.bit()? == 1 {
-            for part in &precinct.parts {
+            let first = precinct.first_part as usize;
+            for part in &parts[first..first + n_parts] {
+                let looks = part.inclusion.across as usize * part.inclusion.down as usize;
+                let left = self.looks_left.checked_sub(looks);
+                self.looks_left =
+                    left.ok_or(CodecError::Unsupported("packets that speak of nothing again and again"))?;
                 header.part(part, blocks, nodes, bands)?;
             }
         }
         let mut header_end = header.bits.end();
-        if coding.has_header_ends && headers.get(header_end..).is_some_and(|rest| rest.starts_with(&HEADER_END)) {
+        if coding.has_header_ends {
+            if !headers.get(header_end..).is_some_and(|rest| rest.starts_with(&HEADER_END)) {
+                return Err(CodecError::Damaged("a packet's header does not end where it says"));
+            }
             header_end += HEADER_END.len();
         }
         if self.tile.packed.is_some() {
@@ -219,9 +252,10 @@ impl Header<'_, '_> {
         nodes: &mut [Node],
         bands: &[Band],
     ) -> Result<(), CodecError> {
-        for place in 0..part.across * part.down {
-            let (x, y) = (place % part.across, place / part.across);
-            let number = part.first_block + place;
+        let (across, down) = (part.inclusion.across as usize, part.inclusion.down as usize);
+        for place in 0..across * down {
+            let (x, y) = (place % across, place / across);
+            let number = part.first_block as usize + place;
             let block = &mut blocks[number];
             let takes_part = match block.empty_planes {
                 Some(_) => self.bits.bit()? == 1,
@@ -232,9 +266,9 @@ impl Header<'_, '_> {
             }
             if block.empty_planes.is_none() {
                 let mut empty = 0;
-                while !part.planes.is_below(nodes, &mut self.bits, x, y, empty + 1)? {
+                while !part.planes.is_below(nodes, &mut self.bits, x, y, u32::from(empty) + 1)? {
                     empty += 1;
-                    if empty > bands[block.band].n_planes {
+                    if u32::from(empty) > bands[usize::from(block.band)].n_planes {
                         return Err(CodecError::Damaged("a code-block has more empty bit planes than all"));
                     }
                 }
@@ -248,11 +282,14 @@ impl Header<'_, '_> {
     /// How many passes it brings of a block, and how many bytes each segment has of them.
     fn passes(&mut self, number: usize, block: &mut BlockState) -> Result<(), CodecError> {
         let mut n_passes = self.n_passes()?;
-        if block.n_passes + n_passes > PASSES_MAX {
+        if block.n_passes + n_passes > PASSES_MAX as u8 {
             return Err(CodecError::Damaged(TOO_MANY_PASSES));
         }
         while self.bits.bit()? == 1 {
             block.length_bits += 1;
+            if block.length_bits > LENGTH_BITS_MAX {
+                return Err(CodecError::Damaged("a code-block's bytes have no end"));
+            }
         }
         while n_passes > 0 {
             let begins_segment = block.segment_left == 0;
@@ -260,22 +297,19 @@ impl Header<'_, '_> {
                 block.segment_left = segment_passes(self.style, block.n_passes);
             }
             let n = n_passes.min(block.segment_left);
-            let length_bits = block.length_bits + n.ilog2();
-            if length_bits > 31 {
-                return Err(CodecError::Damaged("a code-block's bytes have no end"));
-            }
-            let length = self.bits.read(length_bits)? as usize;
+            let length = self.bits.read(u32::from(block.length_bits) + n.ilog2())? as usize;
             block.segment_left -= n;
             block.n_passes += n;
             n_passes -= n;
             // Where they begin is known when the header ends.
-            self.list.push(Contribution { block: number, n_passes: n, begins_segment, begin: 0, end: length });
+            let n_passes = n.into();
+            self.list.push(Contribution { block: number, n_passes, begins_segment, begin: 0, end: length });
         }
         Ok(())
     }
 
     /// Number of passes (table B.4).
-    fn n_passes(&mut self) -> Result<u32, CodecError> {
+    fn n_passes(&mut self) -> Result<u8, CodecError> {
         if self.bits.bit()? == 0 {
             return Ok(1);
         }
@@ -284,19 +318,19 @@ impl Header<'_, '_> {
         }
         Ok(match self.bits.read(2)? {
             3 => match self.bits.read(5)? {
-                31 => 37 + self.bits.read(7)?,
-                more => 6 + more,
+                31 => 37 + self.bits.read(7)? as u8,
+                more => 6 + more as u8,
             },
-            more => 3 + more,
+            more => 3 + more as u8,
         })
     }
 }
 
 /// Passes that a segment may have which begins with pass number `pass` of its block (table D.8, D.9).
-fn segment_passes(style: Style, pass: u32) -> u32 {
+fn segment_passes(style: Style, pass: u8) -> u8 {
     match () {
         () if style.ends_each_pass() => 1,
-        () if !style.has_bypass() => PASSES_MAX,
+        () if !style.has_bypass() => PASSES_MAX as u8,
         () if pass < 10 => 10 - pass,
         () if pass % 3 == 1 => 2,
         () => 1,

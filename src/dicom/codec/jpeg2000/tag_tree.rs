@@ -55,20 +55,21 @@ pub(super) struct Node {
 /// A tree whose nodes lie in a common list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TagTree {
-    first: usize,
-    across: usize,
-    down: usize,
+    first: u32,
+    /// Leaves.
+    pub across: u32,
+    pub down: u32,
 }
 
 impl TagTree {
     /// One of `across` x `down` leaves.
     pub fn new(nodes: &mut Vec<Node>, across: usize, down: usize) -> Self {
-        let first = nodes.len();
+        let first = nodes.len() as u32;
         let (mut columns, mut rows) = (across, down);
         loop {
             nodes.resize(nodes.len() + columns * rows, Node { least: 0, value: UNKNOWN });
             if columns * rows <= 1 {
-                return TagTree { first, across, down };
+                return TagTree { first, across: across as u32, down: down as u32 };
             }
             (columns, rows) = (columns.div_ceil(2), rows.div_ceil(2));
         }
@@ -84,7 +85,7 @@ impl TagTree {
         bound: u32,
     ) -> Result<bool, CodecError> {
         let (mut path, mut n) = ([0; LEVELS_MAX], 0);
-        let (mut columns, mut rows, mut level) = (self.across, self.down, self.first);
+        let (mut columns, mut rows, mut level) = (self.across as usize, self.down as usize, self.first as usize);
         while n < LEVELS_MAX {
             path[n] = level + (y >> n) * columns + (x >> n);
             n += 1;
@@ -107,6 +108,10 @@ impl TagTree {
             }
             node.least = least;
             value = node.value;
+            if value == UNKNOWN {
+                // Nor is any number below it.
+                return Ok(false);
+            }
         }
         Ok(value < bound)
     }

@@ -21,27 +21,26 @@ pub(super) struct Band {
     pub step: f32,
 }
 
-/// One code-block, and what packets have told of it.
+/// One code-block, and what packets have told of it. There may be a million of them, so it is small.
 #[derive(Clone, Debug)]
 pub(super) struct BlockState {
     /// On the band's grid.
     pub area: Area,
-    pub band: usize,
+    pub band: u8,
     /// Its number of empty bit planes, once it takes part.
-    pub empty_planes: Option<u32>,
+    pub empty_planes: Option<u8>,
     /// Bits of a length (B.10.7.1).
-    pub length_bits: u32,
-    pub n_passes: u32,
+    pub length_bits: u8,
+    pub n_passes: u8,
     /// Passes that the segment it is in may still have.
-    pub segment_left: u32,
+    pub segment_left: u8,
 }
 
-/// A band's part of a precinct.
+/// A band's part of a precinct: its code-blocks, and the trees that tell which of them take part and how many of their bit
+/// planes are empty.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    pub first_block: usize,
-    pub across: usize,
-    pub down: usize,
+    pub first_block: u32,
     pub inclusion: TagTree,
     pub planes: TagTree,
 }
@@ -53,14 +52,16 @@ pub(super) struct Precinct {
     pub corner: [u64; 2],
     /// The layer whose packet comes next.
     pub next_layer: u32,
-    /// One or three.
-    pub parts: Vec<Part>,
+    /// The first of its parts; one for each band of its resolution.
+    pub first_part: u32,
 }
 
 /// A resolution.
 #[derive(Clone, Debug)]
 pub(super) struct Resolution {
     pub area: Area,
+    /// Parts of each precinct: one, or across, down and both ways.
+    pub n_parts: u32,
     pub precincts: Vec<Precinct>,
 }
 
@@ -69,9 +70,19 @@ pub(super) struct Resolution {
 pub(super) struct Layout {
     pub resolutions: Vec<Resolution>,
     pub bands: Vec<Band>,
+    pub parts: Vec<Part>,
     pub blocks: Vec<BlockState>,
     pub nodes: Vec<Node>,
+    /// Most of `blocks`, and of all precincts.
+    blocks_max: usize,
+    precincts_max: u64,
 }
+
+/// A tile may have a code-block for so many pixels, and a precinct for so many, and some more: the smallest code-blocks of
+/// 4 x 4 pixels pass, and precincts of 8 x 8. Each costs some fifty or hundred bytes.
+const PIXELS_A_BLOCK: usize = 12;
+const PIXELS_A_PRECINCT: u64 = 32;
+const SMALL_PICTURE: usize = 1024;
 
 /// `number` / 2^`levels`, rounded up.
 fn up(number: u64, levels: u32) -> u64 {
@@ -103,10 +114,17 @@ impl Layout {
     /// Lays out a tile.
     ///
     /// # Errors
-    /// Step sizes are missing, or there are more bit planes than are supported.
+    /// Step sizes are missing, there are more bit planes than are supported, more code-blocks or precincts than a tile of its
+    /// size needs, or more precincts than its bytes can speak of.
     pub fn new(tile: &Tile<'_>, area: Area, precision: u16) -> Result<Layout, CodecError> {
         let n_levels = tile.coding.component.n_levels;
-        let (mut layout, mut n_precincts) = (Layout::default(), 0);
+        let n_pixels = area.width() * area.height();
+        let mut layout = Layout {
+            blocks_max: n_pixels / PIXELS_A_BLOCK + SMALL_PICTURE,
+            precincts_max: n_pixels as u64 / PIXELS_A_PRECINCT + SMALL_PICTURE as u64,
+            ..Layout::default()
+        };
+        let mut n_precincts = 0;
         for resolution in 0..=n_levels {
             let levels = n_levels - resolution;
             let shrunk = |edge: u32| up(edge.into(), levels) as u32;
@@ -151,11 +169,15 @@ impl Layout {
             }
             let places = Places::new(resolution_area, tile.coding.component.precinct(resolution));
             n_precincts += places.number();
+            if n_precincts > layout.precincts_max {
+                return Err(CodecError::Unsupported("tiny precincts"));
+            }
             if n_precincts > tile.precincts_max() {
                 return Err(CodecError::Short);
             }
-            let precincts = layout.precincts(tile, area, resolution, &places, first_band);
-            layout.resolutions.push(Resolution { area: resolution_area, precincts });
+            let precincts = layout.precincts(tile, area, resolution, &places, first_band)?;
+            let n_parts = kinds.len() as u32;
+            layout.resolutions.push(Resolution { area: resolution_area, n_parts, precincts });
         }
         Ok(layout)
     }
@@ -168,7 +190,7 @@ impl Layout {
         resolution: u32,
         places: &Places,
         first_band: usize,
-    ) -> Vec<Precinct> {
+    ) -> Result<Vec<Precinct>, CodecError> {
         let component = &tile.coding.component;
         let [wide, high] = component.precinct(resolution);
         let levels = component.n_levels - resolution;
@@ -178,7 +200,7 @@ impl Layout {
         let mut precincts = Vec::new();
         for y in places.rows.clone() {
             for x in places.columns.clone() {
-                let mut parts = Vec::new();
+                let first_part = self.parts.len() as u32;
                 for band in first_band..self.bands.len() {
                     let within = self.bands[band].area;
                     let cut = |place: u32, exponent: u32, low: u32, high: u32| {
@@ -188,36 +210,48 @@ impl Layout {
                     };
                     let (left, right) = cut(x, wide, within.left, within.right);
                     let (top, bottom) = cut(y, high, within.top, within.bottom);
-                    parts.push(self.part(band, Area { left, top, right, bottom }, block));
+                    let part = self.part(band, Area { left, top, right, bottom }, block)?;
+                    self.parts.push(part);
                 }
                 let corner =
                     |place: u32, exponent: u32, begin: u32| (u64::from(place) << (exponent + levels)).max(begin.into());
                 let corner = [corner(y, high, tile_area.top), corner(x, wide, tile_area.left)];
-                precincts.push(Precinct { corner, next_layer: 0, parts });
+                precincts.push(Precinct { corner, next_layer: 0, first_part });
             }
         }
-        precincts
+        Ok(precincts)
     }
 
     /// The code-blocks of a band's part of a precinct.
-    fn part(&mut self, band: usize, area: Area, [wide, high]: [u32; 2]) -> Part {
-        let first_block = self.blocks.len();
+    fn part(&mut self, band: usize, area: Area, [wide, high]: [u32; 2]) -> Result<Part, CodecError> {
+        let first_block = self.blocks.len() as u32;
         let places = Places::new(area, [wide, high]);
+        if places.number() > (self.blocks_max - self.blocks.len()) as u64 {
+            return Err(CodecError::Unsupported("tiny code-blocks"));
+        }
+        // The last one may end where the grid does, beyond what 32 bits hold.
+        let end = |place: u32, exponent: u32, last: u32| ((u64::from(place) + 1) << exponent).min(last.into()) as u32;
         for y in places.rows.clone() {
             for x in places.columns.clone() {
                 let area = Area {
                     left: (x << wide).max(area.left),
                     top: (y << high).max(area.top),
-                    right: ((x + 1) << wide).min(area.right),
-                    bottom: ((y + 1) << high).min(area.bottom),
+                    right: end(x, wide, area.right),
+                    bottom: end(y, high, area.bottom),
                 };
-                let (empty_planes, length_bits) = (None, 3);
-                self.blocks.push(BlockState { area, band, empty_planes, length_bits, n_passes: 0, segment_left: 0 });
+                self.blocks.push(BlockState {
+                    area,
+                    band: band as u8,
+                    empty_planes: None,
+                    length_bits: 3,
+                    n_passes: 0,
+                    segment_left: 0,
+                });
             }
         }
         let (across, down) = (places.columns.len(), places.rows.len());
         let inclusion = TagTree::new(&mut self.nodes, across, down);
         let planes = TagTree::new(&mut self.nodes, across, down);
-        Part { first_block, across, down, inclusion, planes }
+        Ok(Part { first_block, inclusion, planes })
     }
 }
