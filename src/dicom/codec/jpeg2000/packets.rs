@@ -126,7 +126,7 @@ impl Packets<'_> {
         let [begin, end] = progression.resolutions.map(|resolution| resolution.min(n_resolutions) as usize);
         let layers = progression.layers_end.min(self.tile.coding.n_layers);
         let n_precincts = |packets: &Self, resolution: usize| packets.layout.resolutions[resolution].precincts.len();
-        // A tile that is smaller than its resolutions are many leaves some of them empty.
+        // Where a tile has more resolutions than its sides can be halved, some are empty.
         let resolutions: Vec<usize> = (begin..end).filter(|resolution| n_precincts(self, *resolution) > 0).collect();
         if resolutions.is_empty() {
             return Ok(());
