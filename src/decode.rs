@@ -15,7 +15,7 @@ use crate::clock::{Clock, Tick, rfc3339};
 use crate::dicom::{self, AdmissionRules};
 use crate::disk::{Disk, Fingerprint};
 use crate::error::Fatal;
-use crate::identity::{picture_digest, sha256};
+use crate::identity::{checksum, picture_digest, sha256};
 use crate::ledger::{FileState, Ledger, LedgerError, SliceRecord, WorkKey};
 use crate::parcel::{Admitted, Arrival, Origin, Work};
 use crate::patience::{Patience, is_own_want};
@@ -186,8 +186,9 @@ impl Decoder {
         }
         let read_time = self.clock.now().saturating_sub(begun);
         let digest = sha256(&bytes);
+        let (sha256, checksum) = (Some(digest.clone()), Some(checksum(&bytes)));
         self.profile.add(profile::Step::Read, begun, self.clock.now(), 1);
-        let origin = Origin { read_time, strikes, sha256: Some(digest.clone()), ..self.origin(file) };
+        let origin = Origin { read_time, strikes, sha256, checksum, ..self.origin(file) };
         if let Some(records) = self.known_file(&file.path, &digest, &bytes)? {
             let origin = Arc::new(Origin { n_slices: records.len(), ..origin });
             return Ok(vec![Step::Record(Arrival::KnownFile { origin, records })]);
@@ -312,6 +313,7 @@ impl Decoder {
             fingerprint: file.fingerprint,
             strikes: 0,
             sha256: None,
+            checksum: None,
             n_slices: 0,
             admitted_at: file.at,
             is_ahead: file.is_ahead,

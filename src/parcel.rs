@@ -75,6 +75,8 @@ pub struct Origin {
     pub strikes: u32,
     /// SHA-256 of its bytes, where it could be read.
     pub sha256: Option<String>,
+    /// The same for a second look at it, [`checksum`](crate::identity::checksum).
+    pub checksum: Option<u128>,
     /// How many slices it holds.
     pub n_slices: usize,
     /// When it was admitted; of a file that was worked on ahead, when it had settled.
@@ -206,6 +208,7 @@ pub mod samples {
             fingerprint: Fingerprint::default(),
             strikes: 0,
             sha256: None,
+            checksum: None,
             n_slices: 1,
             admitted_at: Tick::ZERO,
             is_ahead: false,

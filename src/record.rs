@@ -21,7 +21,7 @@ use crate::disk::{Disk, Whole};
 use crate::dispose::{Disposal, Disposer, Outcome, tag_of};
 use crate::ensemble::Answer;
 use crate::error::Fatal;
-use crate::identity::sha256;
+use crate::identity::checksum;
 use crate::ledger::{FileOutcome, FileState, Ledger, SliceRecord};
 use crate::parcel::{Arrival, Fate, Origin, Report, Scored, Verdict, Work};
 use crate::patience::Patience;
@@ -479,14 +479,12 @@ impl Recorder {
 /// Whether a file that has settled by now is what was read before. Its content is looked at, not only its size and time:
 /// some shares know times to a second or two.
 fn is_same(disk: &dyn Disk, origin: &Origin, reading: Reading) -> bool {
-    match (&origin.sha256, reading) {
+    match (origin.checksum, reading) {
         (None, Reading::Done) => {
             matches!(disk.fingerprint(&origin.path), Ok(Some(print)) if print == origin.fingerprint)
         }
-        (digest, _) => match disk.read(&origin.path, origin.fingerprint.bytes) {
-            Ok((print, bytes)) => {
-                print == origin.fingerprint && digest.as_deref().is_some_and(|digest| sha256(&bytes) == digest)
-            }
+        (known, _) => match disk.read(&origin.path, origin.fingerprint.bytes) {
+            Ok((print, bytes)) => print == origin.fingerprint && known == Some(checksum(&bytes)),
             Err(_) => reading == Reading::Failed,
         },
     }
