@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 use crate::names::hex;
 use crate::slice::{Pixels, Slice};
 
-/// Tells whether bytes are still what they were, in a tenth of the time of [`sha256`]. Who means to deceive it can, so nothing
-/// is known by it or named after it.
+/// Tells whether bytes are still what they were, in less than a tenth of the time of [`sha256`]. Who means to deceive it can,
+/// so nothing is known by it or named after it.
 pub fn checksum(bytes: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(bytes)
 }
