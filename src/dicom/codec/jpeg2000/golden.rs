@@ -133,4 +133,38 @@ fn what_would_cost_more_than_its_picture_is_refused() {
     assert_eq!(refused(again(60), 1400, 1400), Ok(12));
     let error = CodecError::Unsupported("packets that speak of nothing again and again");
     assert_eq!(refused(again(2000), 1400, 1400), Err(error));
+    // Packets that each bring a pass, and no byte, of every one of the smallest code-blocks.
+    let pieces = |n: u16| made(area(352, 352), n, 0, 0xFF, &pass_by_pass(88, n));
+    assert_eq!(refused(pieces(30), 352, 352), Ok(12));
+    let error = CodecError::Unsupported("packets that cut code-blocks to pieces");
+    assert_eq!(refused(pieces(40), 352, 352), Err(error));
+}
+
+/// Packets of one pass of each of `side` x `side` code-blocks, and of no bytes.
+fn pass_by_pass(side: usize, n_packets: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for packet in 0..n_packets {
+        let (mut left, mut last) = (0, 0u8);
+        let mut write = |bit: bool| {
+            if left == 0 {
+                left = if last == 0xFF { 7 } else { 8 };
+                bytes.push(0);
+            }
+            left -= 1;
+            let byte: &mut u8 = bytes.last_mut().unwrap();
+            *byte |= u8::from(bit) << left;
+            last = *byte;
+        };
+        write(true);
+        for (y, x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
+            // At first a one for each node of both trees whose corner this is, then one to say that it takes part.
+            let is_new = |level: &u32| (x >> level) << level == x && (y >> level) << level == y;
+            let n_new = (0..=side.next_power_of_two().ilog2()).filter(is_new).count();
+            (0..if packet == 0 { 2 * n_new } else { 1 }).for_each(|_| write(true));
+            // One pass, the usual bits of a length, which is nought.
+            (0..5).for_each(|_| write(false));
+        }
+        assert_ne!(bytes.last(), Some(&0xFF));
+    }
+    bytes
 }

@@ -83,9 +83,9 @@ impl Head {
 /// How a tile is coded (A.6.1, A.6.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Coding {
-    /// Whether packets may begin with a marker segment, and whether their headers end with a marker.
+    /// Whether packets may begin with a marker segment.
     pub has_packet_starts: bool,
-    /// The latter.
+    /// Whether their headers end with a marker.
     pub has_header_ends: bool,
     /// Order of packets.
     pub order: u8,
@@ -129,7 +129,8 @@ pub(super) struct Quantization {
 }
 
 impl Quantization {
-    /// Exponent and mantissa of a band by its number, 0 for the lowest, of `level` decompositions less than that.
+    /// Exponent and mantissa of a band by its number, 0 for the lowest; it went through `levels_less` decompositions less than that
+    /// one (E-5).
     pub fn step(&self, band: usize, levels_less: u32) -> Result<(u32, u32), CodecError> {
         let missing = CodecError::Damaged("a band has no step size");
         if self.is_derived {

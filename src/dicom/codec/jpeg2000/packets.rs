@@ -18,17 +18,28 @@ const HEADER_END: [u8; 2] = [0xFF, 0x92];
 const LOOKS_A_PIXEL: usize = 4;
 const LOOKS_FREE: usize = 1 << 20;
 
+/// Pieces of code-blocks that the packets of a tile may bring, one for so many pixels, and some more: each is noted down.
+const PIXELS_A_PIECE: usize = 8;
+const PIECES_FREE: usize = 1 << 18;
+
 /// Most bits of a length, to which those of a number of passes are added: no file is as long.
 const LENGTH_BITS_MAX: u8 = 25;
 
-/// What one packet brought of one code-block's segment.
+/// What one packet brought of one code-block's segment. There may be millions of them, so it is small.
 #[derive(Clone, Copy, Debug)]
 struct Contribution {
-    block: usize,
-    n_passes: u32,
+    block: u32,
+    begin: u32,
+    length: u32,
+    n_passes: u8,
     begins_segment: bool,
-    begin: usize,
-    end: usize,
+}
+
+impl Contribution {
+    fn bytes(self, tile: &[u8]) -> &[u8] {
+        let begin = self.begin as usize;
+        tile.get(begin..begin + self.length as usize).unwrap_or_default()
+    }
 }
 
 /// What all packets brought of every code-block.
@@ -45,7 +56,7 @@ impl Contributions {
 
     /// Blocks that something was brought of, with where that stands.
     pub fn blocks(&self) -> impl Iterator<Item = (usize, BlockBytes<'_>)> {
-        self.list.chunk_by(|a, b| a.block == b.block).map(|list| (list[0].block, BlockBytes { list }))
+        self.list.chunk_by(|a, b| a.block == b.block).map(|list| (list[0].block as usize, BlockBytes { list }))
     }
 }
 
@@ -60,13 +71,13 @@ impl BlockBytes<'_> {
         bytes.clear();
         segments.clear();
         for one in self.list {
-            bytes.extend_from_slice(tile.get(one.begin..one.end).unwrap_or_default());
+            bytes.extend_from_slice(one.bytes(tile));
             match segments.last_mut() {
                 Some(segment) if !one.begins_segment => {
-                    segment.n_passes += one.n_passes;
+                    segment.n_passes += u32::from(one.n_passes);
                     segment.end = bytes.len();
                 }
-                _ => segments.push(Segment { n_passes: one.n_passes, end: bytes.len() }),
+                _ => segments.push(Segment { n_passes: one.n_passes.into(), end: bytes.len() }),
             }
         }
     }
@@ -91,6 +102,7 @@ pub(super) fn read(tile: &Tile<'_>, layout: &mut Layout, data: &[u8]) -> Result<
         packed_position: 0,
         n_missing: n_precincts as u64 * u64::from(tile.coding.n_layers),
         looks_left: LOOKS_A_PIXEL * n_pixels + LOOKS_FREE,
+        pieces_max: n_pixels / PIXELS_A_PIECE + PIECES_FREE,
         list: Vec::new(),
     };
     for progression in progressions {
@@ -116,6 +128,8 @@ struct Packets<'a> {
     n_missing: u64,
     /// See [`LOOKS_A_PIXEL`].
     looks_left: usize,
+    /// See [`PIXELS_A_PIECE`].
+    pieces_max: usize,
     list: Vec<Contribution>,
 }
 
@@ -199,8 +213,13 @@ impl Packets<'_> {
             None => body,
         };
         let first = self.list.len();
-        let mut header =
-            Header { bits: Bits::new(headers), style: coding.component.style, layer, list: &mut self.list };
+        let mut header = Header {
+            bits: Bits::new(headers),
+            style: coding.component.style,
+            layer,
+            pieces_max: self.pieces_max,
+            list: &mut self.list,
+        };
         if header.bits.bit()? == 1 {
             let first = precinct.first_part as usize;
             for part in &parts[first..first + n_parts] {
@@ -224,9 +243,9 @@ impl Packets<'_> {
             self.position += header_end
         }
         for one in &mut self.list[first..] {
-            one.begin = self.position;
-            self.position = one.begin.saturating_add(one.end);
-            one.end = self.position;
+            // What lies beyond 32 bits lies beyond the end of any file that is admitted.
+            one.begin = u32::try_from(self.position).map_err(|_| CodecError::Short)?;
+            self.position += one.length as usize;
         }
         if self.position > self.data.len() {
             return Err(CodecError::Short);
@@ -240,6 +259,7 @@ struct Header<'a, 'list> {
     bits: Bits<'a>,
     style: Style,
     layer: u32,
+    pieces_max: usize,
     list: &'list mut Vec<Contribution>,
 }
 
@@ -297,13 +317,15 @@ impl Header<'_, '_> {
                 block.segment_left = segment_passes(self.style, block.n_passes);
             }
             let n = n_passes.min(block.segment_left);
-            let length = self.bits.read(u32::from(block.length_bits) + n.ilog2())? as usize;
+            let length = self.bits.read(u32::from(block.length_bits) + n.ilog2())?;
             block.segment_left -= n;
             block.n_passes += n;
             n_passes -= n;
             // Where they begin is known when the header ends.
-            let n_passes = n.into();
-            self.list.push(Contribution { block: number, n_passes, begins_segment, begin: 0, end: length });
+            if self.list.len() == self.pieces_max {
+                return Err(CodecError::Unsupported("packets that cut code-blocks to pieces"));
+            }
+            self.list.push(Contribution { block: number as u32, begin: 0, length, n_passes: n, begins_segment });
         }
         Ok(())
     }
